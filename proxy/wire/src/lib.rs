@@ -1,1 +1,5 @@
-//! To be written.
+//! protobuf <-> `policy`.
+
+#[rustfmt::skip]
+#[path = "generated.rs"]
+pub mod v1;

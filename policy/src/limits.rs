@@ -1,0 +1,42 @@
+//! Every bound of the data path that is not a peer's own: named here once, each with a metric or a reason when hit.
+
+use std::time::Duration;
+
+/// Bytes of one message's header list, on each side and in each protocol; over it: 431 (RFC 6585 §5).
+pub const HEADER_LIST_BYTES: usize = 128 * 1024;
+/// Bytes gathered for one write to a peer proxy.
+pub const GATHER_BYTES: usize = 64 * 1024;
+/// Bytes read at once from a connection that has plenty.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// HTTP/2 flow-control window of one stream between proxies, bytes (RFC 9113 §5.2).
+pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// HTTP/2 flow-control window of one connection between proxies, bytes: what a proxy may have to hold for slow readers.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Streams that a proxy lets a peer open on one connection (RFC 9113 §5.1.2).
+pub const STREAMS_PER_CONNECTION: u32 = 4096;
+/// Connections that a worker keeps to one peer proxy.
+pub const CONNECTIONS_PER_PEER: usize = 8;
+/// A TCP stream that has carried more than this is bulk: new streams avoid its connection.
+pub const BULK_BYTES: u64 = 1024 * 1024;
+/// Idle plaintext connections kept to one address by a worker.
+pub const IDLE_CONNECTIONS_PER_ADDRESS: usize = 128;
+/// Age at which an idle plaintext connection is given up. Go's and nginx' servers close at 60 s or later by default.
+pub const IDLE_CONNECTION_AGE: Duration = Duration::from_secs(45);
+/// Age at which an idle connection between proxies is closed by the side that opened it.
+pub const IDLE_PEER_AGE: Duration = Duration::from_secs(300);
+/// Client connections that a proxy holds, all workers together.
+pub const CONNECTIONS: usize = 65_536;
+/// Destinations that a proxy keeps watched; the longest unused goes first.
+pub const WATCHES: usize = 1_024;
+/// Time without use after which a destination's watch is dropped.
+pub const WATCH_IDLE: Duration = Duration::from_secs(300);
+/// Wait for control's first word about a destination before its traffic passes unmeshed.
+pub const DISCOVERY_WAIT: Duration = Duration::from_secs(1);
+/// Wait for a TLS handshake.
+pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+/// Wait for the rest of a request head once its first byte has come.
+pub const REQUEST_HEAD_WAIT: Duration = Duration::from_secs(30);
+/// After one side of a TCP connection has ended, silence on the other that ends it too (conntrack forgets CLOSE_WAIT after 60 s).
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(50);
+/// Metric series of one proxy; further ones are folded into `other`.
+pub const SERIES: usize = 2_000;

@@ -1,0 +1,113 @@
+//! Why a proxy answered for itself: one closed set of words, the same in `Proxy-Status`, log, metric and CLI.
+//!
+//! Where RFC 9209 §2.3 registers a proxy error type, the word is its name; ours have the same form.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($name:ident $word:literal $status:literal $says:literal $try:literal;)*) => {
+        /// The reason for an answer, a reset or a refusal that a proxy made itself.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $(#[doc = $says] $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of their declaration.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// The word: an RFC 9209 error type or one of the same form.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The HTTP status of an answer for this reason; a codec that knows better (414, 431, 501, …) says its own.
+            pub fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)* }
+            }
+
+            /// What happened, for people.
+            pub fn says(self) -> &'static str {
+                match self { $(Self::$name => $says,)* }
+            }
+
+            /// What to try, for people.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $try,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    ConnectionRefused "connection_refused" 502
+        "The next hop refused the connection."
+        "Is the application listening on that port, on the pod's address? Is the port right in the Service?";
+    ConnectionTimeout "connection_timeout" 504
+        "The next hop did not accept a connection in time."
+        "Is the pod alive and reachable? Look for a NetworkPolicy or a firewall between the two.";
+    ConnectionTerminated "connection_terminated" 502
+        "The next hop closed the connection before it had answered."
+        "Look at the application's log for a crash or a limit at that time.";
+    ConnectionLimitReached "connection_limit_reached" 503
+        "A limit on connections was hit."
+        "Find who opens so many connections (weft_connections by service), or add replicas.";
+    DestinationUnavailable "destination_unavailable" 503
+        "No endpoint of the destination can take the request."
+        "Are there ready pods behind the Service? Does its selector match them?";
+    DestinationIpUnroutable "destination_ip_unroutable" 502
+        "There is no route to the next hop's address."
+        "Look at the node's routes and at the CNI plugin.";
+    TlsProtocolError "tls_protocol_error" 502
+        "The TLS handshake with the next hop failed."
+        "Does a Weft proxy run there, and is it of a version that speaks weft/1?";
+    TlsCertificateError "tls_certificate_error" 502
+        "The next hop's certificate is not of the expected identity, not of a trusted root, or not valid now."
+        "Compare the identities in the message; look at clocks and at weft_certificate_expiry_seconds.";
+    TlsAlertReceived "tls_alert_received" 502
+        "The next hop refused our certificate or handshake by a TLS alert."
+        "Look at the other proxy's log: it says what it refused.";
+    HttpRequestError "http_request_error" 400
+        "The request is not valid HTTP."
+        "The details name the rule; the client, or something before it, must mend its request.";
+    HttpResponseIncomplete "http_response_incomplete" 502
+        "The response ended before it was whole."
+        "Look at the application's log for a crash or a timeout at that time.";
+    HttpResponseHeaderSectionSize "http_response_header_section_size" 502
+        "The response's header section is over the limit."
+        "Make it smaller: 128 KiB is the limit.";
+    HttpProtocolError "http_protocol_error" 502
+        "The next hop's answer is not valid HTTP."
+        "The details name the rule; if the port does not speak HTTP, set appProtocol: tcp on the Service port.";
+    HttpUpgradeFailed "http_upgrade_failed" 502
+        "The change of protocol that the client asked for failed."
+        "Does the application support this upgrade on this path?";
+    ProxyInternalError "proxy_internal_error" 500
+        "The proxy could not go on: a bug, or a resource of its host has run out."
+        "Look at the proxy's log; report a bug with it.";
+    ProxyLoopDetected "proxy_loop_detected" 502
+        "The connection's destination is the proxy itself."
+        "Are the redirection rules in place? Nothing should dial the proxy's own ports.";
+    Draining "draining" 503
+        "The proxy is shutting down and takes no new work."
+        "Retry: another endpoint will answer.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_reason_has_its_own_word_of_rfc_9209_form() {
+        let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for word in words {
+            assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{word}");
+        }
+    }
+}

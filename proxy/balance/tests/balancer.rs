@@ -208,6 +208,14 @@ fn only_an_answer_is_measured_and_only_once() {
     stream.finish(now + 100 * MS, Outcome::Answered);
     assert_eq!((load.latency(now + 52 * MS), load.in_flight()), (Some(2 * MS), 0));
 
+    let mut broken = load.start(now + 100 * MS);
+    broken.answered(now + 102 * MS);
+    broken.finish(now + 190 * MS, Outcome::Failed);
+    assert!(
+        load.latency(now + 102 * MS).expect("measured") <= 2 * MS,
+        "the body's time is not the endpoint's"
+    );
+
     let now = now + 200 * MS;
     load.start(now).finish(now + MS, Outcome::Failed);
     assert!(load.latency(now).expect("measured") > MS, "a quick failure is not speed");

@@ -71,6 +71,21 @@ fn a_byte_at_a_time_is_still_http() {
         ],
     );
     check(
+        "a single byte",
+        Detector::new(),
+        &[(Client(0, b"P"), wait(300)), (Silent(300), decided(Protocol::Http1, How::HoldLimit))],
+    );
+    check(
+        "a beginning that no registered method has",
+        Detector::new(),
+        &[(Client(0, b"PR"), wait(300)), (Silent(300), decided(Protocol::Opaque, How::HoldLimit))],
+    );
+    check(
+        "a method and half a target",
+        Detector::new(),
+        &[(Client(0, b"GET /car"), wait(300)), (Silent(300), decided(Protocol::Http1, How::HoldLimit))],
+    );
+    check(
         "a slow preface",
         Detector::new(),
         &[(Client(0, b"PRI "), wait(300)), (Silent(300), decided(Protocol::Http2, How::HoldLimit))],

@@ -156,6 +156,8 @@ fn a_request_line_ends_somewhere() {
     let long = |start: &str| [start.as_bytes(), &vec![b'a'; 9000]].concat();
     assert_eq!(check("a long URI", &long("GET /"), "http1"), 8192);
     assert_eq!(check("an unknown method with a long target", &long("PURGE /"), "opaque"), 8192);
+    let cut = [&long("PURGE /")[..8190], b" HTTP/1.1\r\n"].concat();
+    assert_eq!(check("a version that begins too late", &cut, "opaque"), 8192);
 }
 
 #[test]
@@ -200,16 +202,44 @@ fn more_than_64_records_are_no_hello() {
     assert_eq!(client(&in_records(&bytes[5..], 1)), Verdict::Opaque);
 }
 
+/// A ClientHello with this body.
+fn with_body(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let handshake = [&[1, length[1], length[2], length[3]], body].concat();
+    in_records(&handshake, 1 << 14)
+}
+
+/// What stands before the extensions; `after_random` is the session id, the cipher suites, the compression.
+fn body(version: [u8; 2], after_random: &[u8]) -> Vec<u8> {
+    [&version[..], &[7; 32], after_random].concat()
+}
+
+const AFTER_RANDOM: &[u8] = &[0, 0, 2, 0x13, 0x01, 1, 0];
+
 /// A ClientHello with these extensions, in as few records as can be.
 fn made(extensions: &[u8]) -> Vec<u8> {
-    let mut body = vec![3, 3];
-    body.extend_from_slice(&[7; 32]);
-    body.extend_from_slice(&[0, 0, 2, 0x13, 0x01, 1, 0]);
-    body.extend_from_slice(&u16::try_from(extensions.len()).unwrap().to_be_bytes());
-    body.extend_from_slice(extensions);
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    let handshake = [&[1, length[1], length[2], length[3]], &body[..]].concat();
-    in_records(&handshake, 1 << 14)
+    let length = u16::try_from(extensions.len()).unwrap().to_be_bytes();
+    with_body(&[&body([3, 3], AFTER_RANDOM), &length[..], extensions].concat())
+}
+
+#[test]
+fn a_hello_keeps_its_form() {
+    let tls = "tls server_name= alpn=";
+    let long_id = [&[33][..], &[1; 33], &AFTER_RANDOM[1..]].concat();
+    let full_id = [&[32][..], &[1; 32], &AFTER_RANDOM[1..]].concat();
+    check("no extensions", &with_body(&body([3, 1], AFTER_RANDOM)), tls);
+    check("a session id of 32 bytes", &with_body(&body([3, 3], &full_id)), tls);
+    check("a session id of 33 bytes", &with_body(&body([3, 3], &long_id)), "opaque");
+    check("another version", &with_body(&body([2, 3], AFTER_RANDOM)), "opaque");
+    check("no cipher suite", &with_body(&body([3, 3], &[0, 0, 0, 1, 0])), "opaque");
+    check("half a cipher suite", &with_body(&body([3, 3], &[0, 0, 3, 1, 2, 3, 1, 0])), "opaque");
+    check("no compression", &with_body(&body([3, 3], &[0, 0, 2, 0x13, 0x01, 0])), "opaque");
+    check("half a random", &with_body(&body([3, 3], &[])[..20]), "opaque");
+    check(
+        "bytes after the extensions",
+        &with_body(&body([3, 3], &[AFTER_RANDOM, &[0, 0, 9]].concat())),
+        "opaque",
+    );
 }
 
 /// One extension.
@@ -242,6 +272,13 @@ fn extensions_keep_their_form() {
     }
     let alpn = extension(16, b"\x00\x03\x02h2");
     check("two ALPN extensions", &made(&[&alpn[..], &alpn].concat()), "opaque");
+    let name = extension(0, b"\x00\x04\x00\x00\x01a");
+    check("two server names", &made(&[&name[..], &name].concat()), "opaque");
+    let long =
+        |length: u8| extension(0, &[&[0, length + 3, 0, 0, length][..], &vec![b'a'; length.into()]].concat());
+    check("a name of 252 bytes", &made(&long(252)), &format!("tls server_name={} alpn=", "a".repeat(252)));
+    let longer = [&[1, 3, 0, 1, 0][..], &[b'a'; 256]].concat();
+    check("a name of 256 bytes", &made(&extension(0, &longer)), "opaque");
     check("half an extension", &made(&alpn[..3]), "opaque");
 }
 

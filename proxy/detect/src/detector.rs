@@ -31,8 +31,11 @@ pub const TLS_HOLD_LIMIT: Duration = Duration::from_millis(3_300);
 /// What a connection carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
+    /// TLS from the client on, with the ClientHello that it began with.
     Tls(ClientHello),
+    /// HTTP/1.0 or 1.1.
     Http1,
+    /// HTTP/2 without TLS.
     Http2,
     /// Bytes, carried as they are.
     Opaque,

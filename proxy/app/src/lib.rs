@@ -1,1 +1,4 @@
-//! To be written.
+//! The proxy: what `weft-proxy` runs.
+
+pub mod admin;
+pub mod telemetry;

@@ -1,1 +1,22 @@
-//! To be written.
+//! Kubernetes objects in, what they say about traffic out.
+//!
+//! `Index::apply` and `Index::delete` take one object each and answer with what they touched, so that only answers
+//! that can have changed are made anew. Lookups are by address, by Service port and by workload. Objects are kept in
+//! trimmed forms of our own. Here is no I/O and no policy: sources fill the index, `control-translate` reads it.
+
+mod endpoints;
+mod index;
+mod object;
+mod pod;
+mod problem;
+mod service;
+mod slice;
+mod touched;
+
+pub use endpoints::Backing;
+pub use index::{Found, Index};
+pub use object::{Account, Body, InvalidObject, Key, Kind, Object};
+pub use pod::{MESHED_LABEL, Pod, State};
+pub use problem::Problem;
+pub use service::{Port, Service, TargetPort};
+pub use touched::Touched;

@@ -1,0 +1,32 @@
+//! What a change can have changed: whose answers are to be made anew.
+
+use crate::Account;
+use policy::{ServiceName, WorkloadName};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// Everything whose answer may differ now. It may name too much, never too little.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Destinations at these addresses, on any port.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The endpoints of every port of these Services, and the problems of these Services.
+    pub services: BTreeSet<ServiceName>,
+    /// What these workloads accept, on any port.
+    pub workloads: BTreeSet<WorkloadName>,
+    /// Service accounts that came or went.
+    pub accounts: BTreeSet<Account>,
+}
+
+impl Touched {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds all that `other` touched.
+    pub fn merge(&mut self, mut other: Touched) {
+        self.addresses.append(&mut other.addresses);
+        self.services.append(&mut other.services);
+        self.workloads.append(&mut other.workloads);
+        self.accounts.append(&mut other.accounts);
+    }
+}

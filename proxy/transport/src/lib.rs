@@ -1,1 +1,14 @@
-//! To be written.
+//! Sockets as the proxy uses them: listening, original destination, connecting, half-close and reset.
+//!
+//! Here stands the only `unsafe` of the data path (socket options without a safe wrapper). Nothing here knows a
+//! protocol. `memory` is the same transport without a kernel, so that whole proxies run in one process on virtual time.
+
+mod connect;
+mod listen;
+pub mod memory;
+mod original;
+mod stream;
+
+pub use connect::{Network, SystemNetwork};
+pub use listen::Listener;
+pub use stream::Stream;

@@ -1,0 +1,328 @@
+//! Bodies on their way: a `Source` yields bytes, a `Sink` takes them, `pump` carries them from one to the other.
+//!
+//! A message body in HTTP/1.1 framing, one in HTTP/2 frames and the bare bytes of a tunnel are all three of one kind here,
+//! so every pairing of the two sides is the same few lines. Back-pressure is the sink's: a source is asked for more only
+//! when what it gave has found room, and HTTP/2 flow control is released only then.
+
+use crate::connection::{Reader, Writer};
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use proxy_h1::{BodyLength, Decoded, Decoder, Fields, Refusal};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    task::{Context, Poll, ready},
+};
+
+/// Bytes that a stream may queue before it asks for flow-control window: what HTTP/2 grants each stream at first
+/// (RFC 9113 §6.9.2). Short messages so never wait for a grant.
+const UNASKED_BYTES: usize = 65_535;
+
+/// Where a body comes from.
+pub enum Source<'a> {
+    /// HTTP/1.1 framing.
+    Framed { reader: &'a mut Reader, decoder: Decoder },
+    /// A tunnel's bytes, up to the end of the connection.
+    Raw { reader: &'a mut Reader },
+    /// DATA frames. `unreleased` is what was given and may still wait in the sink.
+    Stream { stream: RecvStream, unreleased: usize },
+}
+
+/// Where a body goes to.
+pub enum Sink<'a> {
+    /// HTTP/1.1 framing; `chunked` or as announced.
+    Framed { writer: &'a mut Writer, chunked: bool },
+    /// A tunnel's bytes; its end is the end of our direction.
+    Raw { writer: &'a mut Writer },
+    /// DATA frames. `sent` counts bytes while that is less than `UNASKED_BYTES`; `data` waits for window, the `last` or not.
+    Stream { stream: SendStream<Bytes>, sent: usize, data: Bytes, last: bool },
+}
+
+/// Fields after a body.
+pub enum Trailers {
+    None,
+    Fields(Fields),
+    Map(HeaderMap),
+}
+
+/// Why a body did not arrive whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The side that sends it failed.
+    #[error("the sender's connection failed: {0}")]
+    Source(#[source] Failure),
+    /// The side that receives it failed.
+    #[error("the receiver's connection failed: {0}")]
+    Sink(#[source] Failure),
+}
+
+/// What one side of a body met.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Stream(#[from] h2::Error),
+    #[error("{0}")]
+    Framing(#[from] Refusal),
+    #[error("it ended before the announced length")]
+    Truncated,
+}
+
+impl<'a> Source<'a> {
+    pub fn framed(reader: &'a mut Reader, length: BodyLength) -> Self {
+        Self::Framed { reader, decoder: Decoder::new(length) }
+    }
+
+    pub fn stream(stream: RecvStream) -> Self {
+        Self::Stream { stream, unreleased: 0 }
+    }
+
+    /// The next bytes; `None` at the end. Asking again says that the last ones have found room.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        match self {
+            Self::Framed { reader, decoder } => loop {
+                match decoder.decode(&mut reader.buffer)? {
+                    Decoded::Data(data) => return Poll::Ready(Ok(Some(data))),
+                    Decoded::End => return Poll::Ready(Ok(None)),
+                    Decoded::NeedMore => {}
+                }
+                if ready!(reader.poll_fill(cx))? == 0 {
+                    return Poll::Ready(decoder.eof().map(|()| None).map_err(|_| Failure::Truncated));
+                }
+            },
+            Self::Raw { reader } => {
+                if reader.buffer.is_empty() && ready!(reader.poll_fill(cx))? == 0 {
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Ready(Ok(Some(reader.buffer.split().freeze())))
+            }
+            Self::Stream { stream, unreleased } => {
+                if *unreleased > 0 {
+                    // An error says that the stream is gone; reading from it says so better.
+                    let _ = stream.flow_control().release_capacity(std::mem::take(unreleased));
+                }
+                match ready!(stream.poll_data(cx)) {
+                    Some(data) => {
+                        let data = data?;
+                        *unreleased = data.len();
+                        Poll::Ready(Ok(Some(data)))
+                    }
+                    None => Poll::Ready(Ok(None)),
+                }
+            }
+        }
+    }
+
+    /// The trailers, after the end.
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
+        Poll::Ready(Ok(match self {
+            Self::Framed { decoder, .. } if decoder.trailers().is_empty() => Trailers::None,
+            Self::Framed { decoder, .. } => Trailers::Fields(decoder.trailers().clone()),
+            Self::Raw { .. } => Trailers::None,
+            Self::Stream { stream, .. } => {
+                ready!(stream.poll_trailers(cx))?.map_or(Trailers::None, Trailers::Map)
+            }
+        }))
+    }
+
+    /// Is the end known to have come, without waiting?
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Framed { decoder, .. } => decoder.is_end(),
+            Self::Raw { .. } => false,
+            Self::Stream { stream, .. } => stream.is_end_stream(),
+        }
+    }
+}
+
+impl<'a> Sink<'a> {
+    pub fn framed(writer: &'a mut Writer, chunked: bool) -> Self {
+        Self::Framed { writer, chunked }
+    }
+
+    pub fn stream(stream: SendStream<Bytes>) -> Self {
+        Self::Stream { stream, sent: 0, data: Bytes::new(), last: false }
+    }
+
+    /// Ready when the next `push` has room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::Framed { writer, .. } | Self::Raw { writer } => {
+                if writer.is_full() {
+                    ready!(writer.poll_flush(cx))?;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Self::Stream { .. } => self.poll_flush(cx),
+        }
+    }
+
+    /// Takes bytes; only after `poll_room` was ready. `last`: they end the body, and no trailers follow.
+    fn push(&mut self, bytes: Bytes, last: bool) -> Result<(), Failure> {
+        match self {
+            Self::Framed { writer, chunked: true } => {
+                if !bytes.is_empty() {
+                    writer.encode(|out| proxy_h1::write_chunk_head(out, bytes.len()));
+                    writer.push(bytes);
+                    writer.encode(proxy_h1::write_chunk_end);
+                }
+                if last {
+                    self.finish(Trailers::None)?;
+                }
+            }
+            Self::Framed { writer, chunked: false } | Self::Raw { writer } => writer.push(bytes),
+            Self::Stream { stream, sent, data, last: held } => {
+                if *sent + bytes.len() <= UNASKED_BYTES {
+                    *sent += bytes.len();
+                    stream.send_data(bytes, last)?;
+                } else {
+                    *sent = UNASKED_BYTES;
+                    stream.reserve_capacity(bytes.len());
+                    (*data, *held) = (bytes, last);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends on what was pushed.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::Framed { writer, .. } | Self::Raw { writer } => {
+                Poll::Ready(Ok(ready!(writer.poll_flush(cx))?))
+            }
+            Self::Stream { stream, data, last, .. } => {
+                while !data.is_empty() {
+                    let granted = match stream.capacity() {
+                        0 => ready!(stream.poll_capacity(cx)).unwrap_or_else(|| Err(gone()))?,
+                        capacity => capacity,
+                    };
+                    let part = data.split_to(granted.min(data.len()));
+                    if !part.is_empty() {
+                        stream.send_data(part, *last && data.is_empty())?;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// The body's end. What is left goes out by `poll_flush`.
+    fn finish(&mut self, trailers: Trailers) -> Result<(), Failure> {
+        match self {
+            Self::Framed { writer, chunked: true } => writer.encode(|out| {
+                proxy_h1::write_last_chunk(out);
+                match &trailers {
+                    Trailers::None => {}
+                    Trailers::Fields(fields) => {
+                        fields
+                            .end_to_end()
+                            .for_each(|field| proxy_h1::write_field(out, field.name, field.value));
+                    }
+                    Trailers::Map(map) => map.iter().for_each(|(name, value)| {
+                        proxy_h1::write_field(out, name.as_str().as_bytes(), value.as_bytes());
+                    }),
+                }
+                proxy_h1::write_end(out);
+            }),
+            Self::Framed { chunked: false, .. } | Self::Raw { .. } => {}
+            Self::Stream { stream, .. } => match trailers {
+                Trailers::None => stream.send_data(Bytes::new(), true)?,
+                Trailers::Fields(fields) => stream.send_trailers(crate::head::to_map(fields.end_to_end()))?,
+                Trailers::Map(map) => stream.send_trailers(map)?,
+            },
+        }
+        Ok(())
+    }
+
+    /// After the last flush: ends our direction where the end is told by that.
+    fn close(&mut self) {
+        if let Self::Raw { writer } = self {
+            writer.shutdown();
+        }
+    }
+
+    /// The receiver gave the body up: known without a write only in HTTP/2.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        match self {
+            Self::Stream { stream, .. } => match ready!(stream.poll_reset(cx)) {
+                Ok(reason) => Poll::Ready(Failure::Stream(reason.into())),
+                Err(error) => Poll::Ready(Failure::Stream(error)),
+            },
+            Self::Framed { .. } | Self::Raw { .. } => Poll::Pending,
+        }
+    }
+
+    /// Shows the receiver that the body is not whole: RST_STREAM, or a connection that ends in mid-message.
+    pub fn abort(&mut self, reason: h2::Reason) {
+        match self {
+            Self::Stream { stream, .. } => stream.send_reset(reason),
+            Self::Framed { writer, .. } | Self::Raw { writer } => writer.reset(),
+        }
+    }
+}
+
+/// A stream that has no capacity to wait for any more has ended.
+fn gone() -> h2::Error {
+    h2::Reason::STREAM_CLOSED.into()
+}
+
+/// Carries a whole body, trailers included, and counts its bytes as they go. When it returns, the last ones are with the
+/// kernel, or with the HTTP/2 connection.
+pub async fn pump(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    carried: &Cell<u64>,
+) -> Result<(), BodyError> {
+    let last = match poll_fn(|cx| poll_body(source, sink, cx, carried)).await {
+        Err(BodyError::Source(failure)) => {
+            // What did come goes on before the failure does.
+            poll_fn(|cx| sink.poll_flush(cx)).await.map_err(BodyError::Sink)?;
+            return Err(BodyError::Source(failure));
+        }
+        other => other?,
+    };
+    if !last {
+        let trailers = poll_fn(|cx| source.poll_trailers(cx)).await.map_err(BodyError::Source)?;
+        sink.finish(trailers).map_err(BodyError::Sink)?;
+    }
+    poll_fn(|cx| sink.poll_flush(cx)).await.map_err(BodyError::Sink)?;
+    sink.close();
+    Ok(())
+}
+
+/// Carries data to its end. True when the end was told with the last of it: no trailers, nothing to finish.
+fn poll_body(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    cx: &mut Context<'_>,
+    carried: &Cell<u64>,
+) -> Poll<Result<bool, BodyError>> {
+    loop {
+        ready!(sink.poll_room(cx)).map_err(BodyError::Sink)?;
+        match source.poll_data(cx) {
+            Poll::Ready(Ok(Some(data))) => {
+                carried.set(carried.get() + data.len() as u64);
+                let last = source.is_end();
+                sink.push(data, last).map_err(BodyError::Sink)?;
+                if last {
+                    return Poll::Ready(Ok(true));
+                }
+            }
+            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(false)),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(BodyError::Source(failure))),
+            Poll::Pending => {
+                if let Poll::Ready(failure) = sink.poll_refused(cx) {
+                    return Poll::Ready(Err(BodyError::Sink(failure)));
+                }
+                if let Poll::Ready(Err(failure)) = sink.poll_flush(cx) {
+                    return Poll::Ready(Err(BodyError::Sink(failure)));
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+}

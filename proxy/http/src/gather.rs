@@ -1,0 +1,145 @@
+//! A socket under HTTP/2 that collects what is written until its connection's task has nothing more to say.
+//!
+//! `h2` flushes each DATA frame of 256 bytes or more by itself: a syscall and a TLS record each. Here `poll_write` only
+//! appends and `poll_flush` agrees; `Driver` polls the connection and then writes everything gathered at once. Whoever
+//! waits for a flush outside that driver would wait for ever, so the TLS handshake comes before the wrapping.
+
+use policy::limits::GATHER_BYTES;
+use std::{
+    cell::RefCell,
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The socket, shared by the HTTP/2 connection and its `Driver` on one worker.
+pub struct Gather<S>(Rc<RefCell<Inside<S>>>);
+
+impl<S> Clone for Gather<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Inside<S> {
+    socket: S,
+    gathered: Vec<u8>,
+    /// Bytes of `gathered` that have gone already.
+    written: usize,
+    /// The socket may hold bytes back until it is flushed.
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
+    pub fn new(socket: S) -> Self {
+        Self(Rc::new(RefCell::new(Inside { socket, gathered: Vec::new(), written: 0, unflushed: false })))
+    }
+
+    /// To be called after each poll of the connection: writes what it said.
+    pub fn after_poll(&self, cx: &mut Context<'_>, pending: bool) {
+        // A failure to write shows itself at the next read: the socket is broken in both directions.
+        let drained = self.0.borrow_mut().poll_drain(cx);
+        if let (true, Poll::Ready(Err(_))) = (pending, drained) {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Polls `future` so that whatever it wrote goes out once it is pending or done.
+    pub fn drive<F: Future + Unpin>(&self, future: F) -> Driver<S, F> {
+        Driver { socket: self.clone(), future }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Inside<S> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.gathered.len() {
+            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.gathered[self.written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.unflushed = true;
+        }
+        self.written = 0;
+        self.gathered.clear();
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+            // Most connections are idle most of the time: keep no large buffer for them.
+            if self.gathered.capacity() > GATHER_BYTES / 4 {
+                self.gathered = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inside = self.0.borrow_mut();
+        if inside.gathered.len() >= GATHER_BYTES {
+            ready!(inside.poll_drain(cx))?;
+        }
+        let mut count = 0;
+        for slice in slices {
+            inside.gathered.extend_from_slice(slice);
+            count += slice.len();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inside = self.0.borrow_mut();
+        ready!(inside.poll_drain(cx))?;
+        Pin::new(&mut inside.socket).poll_shutdown(cx)
+    }
+}
+
+/// A future over a gathered socket.
+pub struct Driver<S, F> {
+    socket: Gather<S>,
+    future: F,
+}
+
+impl<S, F> Future for Driver<S, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polled = Pin::new(&mut self.future).poll(cx);
+        self.socket.after_poll(cx, polled.is_pending());
+        polled
+    }
+}

@@ -1,0 +1,86 @@
+//! Bytes both ways: a TCP connection, or what an upgrade or a CONNECT opened.
+
+use crate::{
+    body::{BodyError, Sink, Source, pump},
+    failed::Failed,
+};
+use policy::{Reason, limits::HALF_CLOSED_IDLE};
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+use tokio::time::timeout;
+
+/// Carries both directions until both have ended. The end of one is passed on and the other lives on (RFC 9293 §3.6), as long
+/// as something still moves; a reset of one side becomes a reset of the other, once all that came before it has gone.
+pub async fn tunnel(
+    mut up: (Source<'_>, Sink<'_>),
+    mut down: (Source<'_>, Sink<'_>),
+    sent: &Cell<u64>,
+    received: &Cell<u64>,
+) -> Result<(), Failed> {
+    let ended = {
+        let upload = pump(&mut up.0, &mut up.1, sent);
+        let download = pump(&mut down.0, &mut down.1, received);
+        either_way(upload, download, || sent.get() + received.get()).await
+    };
+    if ended.is_err() {
+        // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.
+        tokio::task::yield_now().await;
+        up.1.abort(h2::Reason::CANCEL);
+        down.1.abort(h2::Reason::CANCEL);
+    }
+    ended
+}
+
+async fn either_way(
+    upload: impl Future<Output = Result<(), BodyError>>,
+    download: impl Future<Output = Result<(), BodyError>>,
+    moved: impl Fn() -> u64,
+) -> Result<(), Failed> {
+    let (mut upload, mut download) = (pin!(upload), pin!(download));
+    let (mut sent, mut received) = (false, false);
+    let mut poll_both = |cx: &mut Context<'_>| -> Result<bool, Failed> {
+        if !sent && let Poll::Ready(ended) = upload.as_mut().poll(cx) {
+            ended.map_err(|error| broken(&error))?;
+            sent = true;
+        }
+        if !received && let Poll::Ready(ended) = download.as_mut().poll(cx) {
+            ended.map_err(|error| broken(&error))?;
+            received = true;
+        }
+        Ok(sent || received)
+    };
+    // As long as both directions live, nothing bounds their silence.
+    poll_fn(|cx| match poll_both(cx) {
+        Ok(false) => Poll::Pending,
+        ended => Poll::Ready(ended.map(|_| ())),
+    })
+    .await?;
+    match (sent, received) {
+        (true, true) => Ok(()),
+        (true, false) => last(download, moved).await,
+        (false, _) => last(upload, moved).await,
+    }
+}
+
+/// The direction that is left, until it ends or nothing moves any more.
+async fn last(
+    mut direction: Pin<&mut impl Future<Output = Result<(), BodyError>>>,
+    moved: impl Fn() -> u64,
+) -> Result<(), Failed> {
+    loop {
+        let before = moved();
+        match timeout(HALF_CLOSED_IDLE, direction.as_mut()).await {
+            Ok(ended) => return ended.map_err(|error| broken(&error)),
+            Err(_) if moved() > before => {}
+            Err(_) => return Err(Failed::new(Reason::ConnectionTerminated, "half-closed and silent")),
+        }
+    }
+}
+
+fn broken(error: &BodyError) -> Failed {
+    Failed::new(Reason::ConnectionTerminated, error.to_string())
+}

@@ -1,0 +1,186 @@
+//! One byte stream with both directions usable side by side through a shared reference.
+
+use crate::memory::Memory;
+use bytes::{Buf, BufMut, BytesMut};
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A connection. Its two directions belong to one task, which polls them one after the other: hence `&self` and a
+/// `RefCell` instead of halves. (`TcpStream::try_read` would do without, but costs a `recv` with EAGAIN a message.)
+#[derive(Debug)]
+pub struct Stream(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(RefCell<TcpStream>),
+    Memory(RefCell<Memory>),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Tcp(RefCell::new(stream)))
+    }
+}
+
+impl From<Memory> for Stream {
+    fn from(memory: Memory) -> Self {
+        Self(Kind::Memory(RefCell::new(memory)))
+    }
+}
+
+impl Stream {
+    /// Reads what is there, at most `room` bytes, onto the end of `buffer`. `Ok(0)` is the peer's end.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        buffer.reserve(room);
+        let spare = buffer.spare_capacity_mut();
+        let room = room.min(spare.len());
+        let mut read = ReadBuf::uninit(&mut spare[..room]);
+        ready!(self.poll_read_buf(cx, &mut read))?;
+        let count = read.filled().len();
+        // SAFETY: `read` covered the spare capacity from its start and says that `count` bytes of it are initialised.
+        #[allow(unsafe_code)]
+        unsafe {
+            buffer.advance_mut(count);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// As `AsyncRead::poll_read`.
+    pub fn poll_read_buf(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
+            Kind::Memory(memory) => memory.borrow_mut().poll_read(cx, buffer),
+        }
+    }
+
+    /// Ready when a read would not wait: bytes, the end, or an error are there.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.borrow().poll_read_ready(cx),
+            Kind::Memory(memory) => memory.borrow_mut().poll_readable(cx),
+        }
+    }
+
+    /// As `AsyncWrite::poll_write`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &self.0 {
+            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
+            Kind::Memory(memory) => memory.borrow_mut().poll_write(cx, bytes),
+        }
+    }
+
+    /// As `AsyncWrite::poll_write_vectored`.
+    pub fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &self.0 {
+            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_write_vectored(cx, slices),
+            Kind::Memory(memory) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                memory.borrow_mut().poll_write(cx, first.map_or(&[], |slice| slice))
+            }
+        }
+    }
+
+    /// Writes all of `buffer`, taking from its front what went.
+    pub fn poll_drain(&self, cx: &mut Context<'_>, buffer: &mut impl Buf) -> Poll<io::Result<()>> {
+        while buffer.has_remaining() {
+            let count = ready!(self.poll_write(cx, buffer.chunk()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            buffer.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our direction (FIN); the other one stays.
+    pub fn shutdown_write(&self) {
+        match &self.0 {
+            // An error says that the connection is gone already: the end has come either way.
+            Kind::Tcp(tcp) => {
+                let _ = socket2::SockRef::from(&*tcp.borrow()).shutdown(std::net::Shutdown::Write);
+            }
+            Kind::Memory(memory) => memory.borrow_mut().shutdown_write(),
+        }
+    }
+
+    /// Makes the coming drop a reset (RST) instead of an end. What was written and not yet sent is lost, so flush first.
+    pub fn reset_on_drop(&self) {
+        match &self.0 {
+            Kind::Tcp(tcp) => {
+                let _ = tcp.borrow().set_zero_linger();
+            }
+            Kind::Memory(memory) => memory.borrow_mut().reset_on_drop(),
+        }
+    }
+
+    /// Where the client really wanted to go, before a REDIRECT rule brought it here.
+    pub fn original_destination(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(tcp) => crate::original::destination(&tcp.borrow()),
+            Kind::Memory(memory) => memory.borrow().original_destination(),
+        }
+    }
+
+    /// The address of the other end, IPv4 as IPv4 also on a dual-stack socket.
+    pub fn peer_address(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.borrow().peer_addr().map(crate::original::canonical),
+            Kind::Memory(memory) => Ok(memory.borrow().peer_address()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_read_buf(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Stream::poll_write(&self, cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Stream::poll_write_vectored(&self, cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}

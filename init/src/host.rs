@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use crate::error::Error;
 
@@ -47,8 +46,7 @@ pub fn ipv6() -> Result<Ipv6State, Error> {
 
 /// Whether a process of this user namespace can have the uid.
 pub fn is_mapped(uid: u32) -> bool {
-    let path = Path::new("/proc/thread-self/uid_map");
-    fs::read_to_string(path).map_or(true, |map| maps(&map, uid))
+    fs::read_to_string("/proc/thread-self/uid_map").map_or(true, |map| maps(&map, uid))
 }
 
 /// Reads a `uid_map`: lines of first uid inside, first uid outside, how many.

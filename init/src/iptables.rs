@@ -65,32 +65,33 @@ impl Saved {
         !self.chains.is_empty()
     }
 
-    /// What differs from the plan, a sentence each; nothing when the plan is in force.
-    pub fn differences(&self, plan: &Plan, family: Family) -> Vec<String> {
-        let chains = plan.chains(family);
-        let expected_jumps: Vec<String> = chains.iter().map(jump).collect();
-        let mut differences = difference(&expected_jumps, &self.jumps);
-        for chain in &chains {
-            let prefix = format!("-A {} ", chain_name(chain));
-            let held: Vec<String> =
-                self.rules.iter().filter(|rule| rule.starts_with(&prefix)).cloned().collect();
-            let expected: Vec<String> = chain.rules.iter().map(|rule| rule_line(chain, rule)).collect();
-            let found = difference(&expected, &held);
-            if found.is_empty() && expected != held {
-                differences.push(format!("the rules of {} stand in another order", chain_name(chain)));
-            }
-            differences.extend(found);
-        }
+    /// What differs from one chain of the plan, a sentence each; nothing when it is in force.
+    pub fn differences(&self, chain: &Chain) -> Vec<String> {
+        let name = chain_name(chain);
+        let held = |lines: &[String], of_chain: &dyn Fn(&str) -> bool| -> Vec<String> {
+            lines.iter().filter(|line| of_chain(line)).cloned().collect()
+        };
+        let called = format!("-A {} ", built_in_name(chain));
+        let listed = format!("-A {name} ");
+        let jumps = held(&self.jumps, &|line| line.starts_with(&called));
+        let rules = held(&self.rules, &|line| line.starts_with(&listed));
+        let expected: Vec<String> = chain.rules.iter().map(|rule| rule_line(chain, rule)).collect();
+        let mut differences = difference(&[jump(chain)], &jumps, built_in_name(chain));
+        differences.extend(difference(&expected, &rules, name));
         differences
     }
 }
 
 /// What is in one list and not in the other, a sentence each.
-fn difference(expected: &[String], held: &[String]) -> Vec<String> {
+fn difference(expected: &[String], held: &[String], chain: &str) -> Vec<String> {
     let missing = expected.iter().filter(|line| !held.contains(line)).map(|line| format!("missing: {line}"));
     let surplus =
         held.iter().filter(|line| !expected.contains(line)).map(|line| format!("not of this plan: {line}"));
-    missing.chain(surplus).collect()
+    let mut found: Vec<String> = missing.chain(surplus).collect();
+    if found.is_empty() && expected != held {
+        found.push(format!("our rules of {chain} stand in another order, or twice"));
+    }
+    found
 }
 
 /// Input of `iptables-restore --noflush` that puts the plan in force in one commit, whatever `saved` holds of ours.
@@ -155,12 +156,15 @@ fn chain_name(chain: &Chain) -> &'static str {
     }
 }
 
-fn jump(chain: &Chain) -> String {
-    let built_in = match chain.hook {
+fn built_in_name(chain: &Chain) -> &'static str {
+    match chain.hook {
         Hook::Output => "OUTPUT",
         Hook::Prerouting => "PREROUTING",
-    };
-    format!("-A {built_in} -p tcp -j {}", chain_name(chain))
+    }
+}
+
+fn jump(chain: &Chain) -> String {
+    format!("-A {} -p tcp -j {}", built_in_name(chain), chain_name(chain))
 }
 
 /// The rule in the order of words that `iptables-save` uses: addresses, interfaces, protocol, matches, target.

@@ -1,10 +1,13 @@
 //! `weft-init`: the command line of the redirection. All it does is in the library.
 
+use std::fmt::Display;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Error;
 use clap::builder::FalseyValueParser;
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use init::plan::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID, PlanError};
 use init::{Choice, Ipv6, Plan, PortRange, apply, print, remove, verify};
 use ipnet::IpNet;
@@ -19,7 +22,7 @@ struct Arguments {
     #[arg(value_enum, default_value_t = Action::Apply)]
     action: Action,
     /// Take everything out that weft-init ever put in
-    #[arg(long, env = "WEFT_INIT_REMOVE", value_parser = FalseyValueParser::new(), conflicts_with = "print")]
+    #[arg(long, env = "WEFT_INIT_REMOVE", value_parser = FalseyValueParser::new())]
     remove: bool,
     /// Print the rules that would be installed, and change nothing
     #[arg(long, env = "WEFT_INIT_PRINT", value_parser = FalseyValueParser::new())]
@@ -43,14 +46,14 @@ struct Arguments {
     #[arg(long, env = "WEFT_INIT_ADMIN_PORT", value_name = "PORT", default_value_t = ADMIN_PORT)]
     admin_port: u16,
     /// Arriving connections to these ports are left alone: 22,9000-9010
-    #[arg(long, env = "WEFT_INIT_SKIP_INBOUND_PORTS", value_name = "PORTS", value_delimiter = ',')]
-    skip_inbound_ports: Vec<PortRange>,
+    #[arg(long, env = "WEFT_INIT_SKIP_INBOUND_PORTS", value_name = "PORTS")]
+    skip_inbound_ports: Vec<List<PortRange>>,
     /// Leaving connections to these ports are left alone: 25,3306
-    #[arg(long, env = "WEFT_INIT_SKIP_OUTBOUND_PORTS", value_name = "PORTS", value_delimiter = ',')]
-    skip_outbound_ports: Vec<PortRange>,
+    #[arg(long, env = "WEFT_INIT_SKIP_OUTBOUND_PORTS", value_name = "PORTS")]
+    skip_outbound_ports: Vec<List<PortRange>>,
     /// Leaving connections to these networks are left alone: 10.0.0.0/8,fd00::/8
-    #[arg(long, env = "WEFT_INIT_SKIP_OUTBOUND_SUBNETS", value_name = "SUBNETS", value_delimiter = ',')]
-    skip_outbound_subnets: Vec<IpNet>,
+    #[arg(long, env = "WEFT_INIT_SKIP_OUTBOUND_SUBNETS", value_name = "SUBNETS")]
+    skip_outbound_subnets: Vec<List<IpNet>>,
     /// Redirect IPv6: auto (when the namespace has it), on, off
     #[arg(long, env = "WEFT_INIT_IPV6", default_value = "auto")]
     ipv6: Ipv6,
@@ -62,6 +65,26 @@ enum Action {
     Apply,
     /// Prove that it works, by a connection where one can be made; before the proxy starts
     Verify,
+}
+
+/// Values between commas; none of an empty text, as a template writes it into the environment.
+#[derive(Debug, Clone)]
+struct List<T>(Vec<T>);
+
+impl<T: Clone> List<T> {
+    fn flatten(lists: &[List<T>]) -> Vec<T> {
+        lists.iter().flat_map(|list| list.0.iter().cloned()).collect()
+    }
+}
+
+impl<T: FromStr<Err: Display>> FromStr for List<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<List<T>, String> {
+        let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+        let parsed = values.map(|value| value.parse().map_err(|error| format!("`{value}`: {error}")));
+        parsed.collect::<Result<_, _>>().map(List)
+    }
 }
 
 fn main() -> ExitCode {
@@ -78,16 +101,20 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let plan = arguments.plan();
-    if arguments.remove {
-        say(&remove(arguments.backend)?.to_string());
-    } else if arguments.print {
-        print!("{}", print(&plan, arguments.backend)?);
-    } else if arguments.action == Action::Verify {
-        let report = verify(&plan, arguments.backend)?;
-        say(&report.to_string());
-        return Ok(ExitCode::from(u8::from(!report.holds())));
-    } else {
-        say(&apply(&plan, arguments.backend)?.to_string());
+    match (arguments.action, arguments.remove, arguments.print) {
+        (Action::Apply, false, false) => say(&apply(&plan, arguments.backend)?.to_string()),
+        (Action::Apply, true, false) => say(&remove(arguments.backend)?.to_string()),
+        (Action::Apply, false, true) => print!("{}", print(&plan, arguments.backend)?),
+        (Action::Verify, false, false) => {
+            let report = verify(&plan, arguments.backend)?;
+            say(&report.to_string());
+            return Ok(ExitCode::from(u8::from(!report.holds())));
+        }
+        // Not said to clap, which takes a false value from the environment for a use of the flag.
+        (_, true, _) | (_, _, true) => {
+            let said = "only one of verify, --remove and --print can be used";
+            Arguments::command().error(ErrorKind::ArgumentConflict, said).exit();
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,9 +129,9 @@ impl Arguments {
             outbound_port: self.outbound_port,
             inbound_port: self.inbound_port,
             admin_port: self.admin_port,
-            skip_inbound_ports: self.skip_inbound_ports.clone(),
-            skip_outbound_ports: self.skip_outbound_ports.clone(),
-            skip_outbound_subnets: self.skip_outbound_subnets.clone(),
+            skip_inbound_ports: List::flatten(&self.skip_inbound_ports),
+            skip_outbound_ports: List::flatten(&self.skip_outbound_ports),
+            skip_outbound_subnets: List::flatten(&self.skip_outbound_subnets),
             ipv6: self.ipv6,
         }
     }

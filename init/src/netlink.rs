@@ -20,7 +20,7 @@ use socket2::SockRef;
 
 use crate::error::Error;
 use crate::nftables::{Step, differences, is_our_table, list_rules, list_tables};
-use crate::plan::{Family, Plan};
+use crate::plan::{Chain, Family};
 
 /// `NFNL_SUBSYS_NFTABLES`, which a batch names in its first and last message.
 const SUBSYSTEM: u16 = 10;
@@ -93,16 +93,12 @@ impl Nftables {
         Ok(found)
     }
 
-    /// What differs between the plan and what the kernel holds for one family, a sentence each.
-    pub fn differences(&self, plan: &Plan, family: Family) -> Result<Vec<String>, Error> {
-        let mut found = Vec::new();
-        for chain in plan.chains(family) {
-            let listed = self.list(protocol(family), list_rules(&chain), "list rules")?;
-            let rules: Vec<RuleMessage> =
-                listed.into_iter().filter_map(|(_, message)| rule_of(message)).collect();
-            found.extend(differences(&chain, family, &rules));
-        }
-        Ok(found)
+    /// What differs between a chain of the plan and what the kernel holds for it, a sentence each.
+    pub fn differences(&self, chain: &Chain, family: Family) -> Result<Vec<String>, Error> {
+        let listed = self.list(protocol(family), list_rules(chain), "list rules")?;
+        let rules: Vec<RuleMessage> =
+            listed.into_iter().filter_map(|(_, message)| rule_of(message)).collect();
+        Ok(differences(chain, family, &rules))
     }
 
     /// Everything the kernel lists in answer to one question.
@@ -235,6 +231,7 @@ fn is_errno(error: &io::Error, numbers: &[i32]) -> bool {
 mod tests {
     use super::*;
     use crate::nftables::apply_steps;
+    use crate::plan::Plan;
 
     #[test]
     fn refusals_name_what_is_missing() {

@@ -317,11 +317,11 @@ impl FromStr for PortRange {
     /// `80`, or a range as `8000-8100`.
     fn from_str(text: &str) -> Result<PortRange, String> {
         let port =
-            |text: &str| text.parse::<u16>().map_err(|_| format!("`{text}` is not a port, 1 to 65535"));
+            |text: &str| text.parse::<u16>().map_err(|_| format!("`{text}` is no port from 1 to 65535"));
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (port(first)?, port(last)?);
         PortRange::new(first, last)
-            .ok_or_else(|| format!("`{text}` is no range of ports from 1 to 65535, low to high"))
+            .ok_or_else(|| "expected ports from 1 to 65535, the lower one first".to_owned())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::host::{self, Ipv6State};
 use crate::iptables::{Saved, apply_input, remove_input};
 use crate::netlink::Nftables;
 use crate::nftables;
-use crate::plan::{FAMILIES, Family, Ipv6, Plan};
+use crate::plan::{Chain, FAMILIES, Family, Ipv6, Plan};
 use crate::tool::{Kind, Tool};
 
 /// What `apply` did; its `Display` is the line that says so, and more lines where there is more to say.
@@ -108,18 +108,22 @@ pub fn holders(family: Family) -> Vec<Backend> {
     BACKENDS.into_iter().filter(|backend| holds_ours(*backend, family).unwrap_or(false)).collect()
 }
 
-/// What differs between the plan and what the kernel holds in this back end, a sentence each.
-pub fn differences(plan: &Plan, backend: Backend, family: Family) -> Result<Vec<String>, Error> {
+/// What differs between a chain of the plan and what the kernel holds in this back end, a sentence each.
+pub fn differences(chain: &Chain, backend: Backend, family: Family) -> Result<Vec<String>, Error> {
     match Kind::of(backend) {
-        Some(kind) => Ok(Tool::find(kind, family)?.save()?.differences(plan, family)),
-        None => Nftables::open()?.differences(plan, family),
+        Some(kind) => Ok(Tool::find(kind, family)?.save()?.differences(chain)),
+        None => Nftables::open()?.differences(chain, family),
     }
 }
 
 impl Families {
     /// The families of a plan in this namespace.
     pub fn of(plan: &Plan) -> Result<Families, Error> {
-        match (plan.ipv6, host::ipv6()?) {
+        Families::choose(plan.ipv6, host::ipv6()?)
+    }
+
+    fn choose(wish: Ipv6, state: Ipv6State) -> Result<Families, Error> {
+        match (wish, state) {
             (Ipv6::Off, _) => Ok(Families::V4Only("IPv6 is not redirected, as asked")),
             (Ipv6::On, Ipv6State::Absent) => Err(Error::NoIpv6),
             (Ipv6::Auto, Ipv6State::Absent) => {
@@ -137,12 +141,26 @@ impl Families {
     }
 }
 
-fn check_capability() -> Result<(), Error> {
-    if host::has_net_admin()? { Ok(()) } else { Err(Error::MissingCapability) }
+/// Asks for the capability over the network namespace, which root of another user namespace may lack although its
+/// process has it. nf_tables asks it of every message, so a harmless one tells.
+pub fn check_capability() -> Result<(), Error> {
+    if !host::has_net_admin()? {
+        return Err(Error::MissingCapability);
+    }
+    match Nftables::open().and_then(|socket| socket.tables()) {
+        Err(Error::MissingCapability) => Err(Error::MissingCapability),
+        // What else is wrong with nf_tables concerns only those who use it.
+        _ => Ok(()),
+    }
 }
 
 fn resolve(choice: Choice) -> Backend {
-    let see = |kind| Tool::find(kind, Family::V4).and_then(|tool| tool.save()).ok();
+    let may_look = check_capability().is_ok();
+    let see = |kind| {
+        let tool = Tool::find(kind, Family::V4).ok()?;
+        // To print rules nothing need be seen: then every namespace is taken for an empty one.
+        if may_look { tool.save().ok() } else { Some(Saved::default()) }
+    };
     match choice {
         Choice::This(backend) => backend,
         Choice::Auto => choose(see(Kind::Nft).as_ref(), see(Kind::Legacy).as_ref()),
@@ -231,5 +249,30 @@ impl fmt::Display for Removed {
         let places: Vec<String> =
             self.from.iter().map(|(backend, family)| format!("{backend} {family}")).collect();
         write!(f, "redirection removed ({})", places.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_is_redirected_where_it_is() {
+        let table = [
+            (Ipv6::Auto, Ipv6State::On, Ok(true)),
+            (Ipv6::Auto, Ipv6State::Disabled, Ok(false)),
+            (Ipv6::Auto, Ipv6State::Absent, Ok(false)),
+            (Ipv6::On, Ipv6State::On, Ok(true)),
+            // It can be switched on later, and is then redirected.
+            (Ipv6::On, Ipv6State::Disabled, Ok(true)),
+            (Ipv6::On, Ipv6State::Absent, Err(())),
+            (Ipv6::Off, Ipv6State::On, Ok(false)),
+            (Ipv6::Off, Ipv6State::Absent, Ok(false)),
+        ];
+        for (wish, state, expected) in table {
+            let chosen = Families::choose(wish, state);
+            let both = chosen.map(|families| families.contains(Family::V6)).map_err(drop);
+            assert_eq!(both, expected, "{wish:?} {state:?}");
+        }
     }
 }

@@ -168,7 +168,7 @@ fn explain(kind: Kind, family: Family, answer: &str, input: &str) -> Option<Erro
     if says(&["you must be root", "Permission denied", "Operation not permitted"]) {
         return Some(Error::MissingCapability);
     }
-    if says(&["Table does not exist", "can't initialize"]) {
+    if says(&["Table does not exist", "can't initialize", "unable to initialize table"]) {
         let table = if family == Family::V4 { "iptable_nat" } else { "ip6table_nat" };
         return missing(format!("{table} (with nf_nat)"), "the table nat of iptables-legacy");
     }
@@ -231,6 +231,7 @@ mod tests {
             (Kind::Legacy, "Fatal: can't open lock file /run/xtables.lock: Permission denied".to_owned(), "XTABLES_LOCKFILE"),
             (Kind::Legacy, "Fatal: can't open lock file /run/xtables.lock: Read-only file system".to_owned(), "XTABLES_LOCKFILE"),
             (Kind::Legacy, "iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)".to_owned(), "ip6table_nat"),
+            (Kind::Legacy, "iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'nat'; Error occurred at line: 1".to_owned(), "ip6table_nat"),
             (Kind::Nft, format!("{nft}Could not fetch rule set generation id: Invalid argument"), "nf_tables is missing"),
             (Kind::Nft, "Failed to initialize nft: Protocol not supported".to_owned(), "nf_tables is missing"),
             (Kind::Nft, format!("{nft}line 4: CHAIN_ADD failed (No such file or directory): chain OUTPUT"), "nft_chain_nat"),

@@ -14,10 +14,10 @@ use nix::net::if_::InterfaceFlags;
 use nix::unistd::{Uid, geteuid, setfsuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::backend::{Backend, Choice};
+use crate::backend::Choice;
 use crate::error::Error;
-use crate::plan::{FAMILIES, Family, Hook, Packet, Plan, Verdict};
-use crate::redirection::{Families, differences, holders};
+use crate::plan::{Chain, FAMILIES, Family, Hook, Packet, Plan, Verdict};
+use crate::redirection::{Families, check_capability, differences, holders};
 
 /// Longest time that all probes take together.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -62,36 +62,36 @@ impl Report {
 /// Checks the plan in the network namespace of the calling thread, within `PROBE_LIMIT` for the probes.
 pub fn verify(plan: &Plan, choice: Choice) -> Result<Report, Error> {
     plan.check()?;
+    // Without it the rules cannot even be read.
+    check_capability()?;
     let deadline = Instant::now() + PROBE_LIMIT;
     let families = Families::of(plan)?;
     let mut checks = Vec::new();
     for family in FAMILIES.into_iter().filter(|family| families.contains(*family)) {
-        let faults = faults(plan, choice, family)?;
-        if faults.is_empty() {
-            let outbound = probe(plan, family, deadline);
-            checks.push(Check { family, hook: Hook::Output, proof: outbound });
-            let why = "a connection from outside cannot be made from within".to_owned();
-            checks.push(Check { family, hook: Hook::Prerouting, proof: Proof::ReadBack(why) });
-        } else {
-            let proof = Proof::Failed(faults);
-            checks.push(Check { family, hook: Hook::Output, proof: proof.clone() });
-            checks.push(Check { family, hook: Hook::Prerouting, proof });
+        for chain in plan.chains(family) {
+            let faults = faults(&chain, choice, family)?;
+            let proof = match chain.hook {
+                _ if !faults.is_empty() => Proof::Failed(faults),
+                Hook::Output => probe(plan, family, deadline),
+                Hook::Prerouting => {
+                    Proof::ReadBack("a connection from outside cannot be made from within".to_owned())
+                }
+            };
+            checks.push(Check { family, hook: chain.hook, proof });
         }
     }
     Ok(Report { checks })
 }
 
-/// What the kernel's rules of a family are short of.
-fn faults(plan: &Plan, choice: Choice, family: Family) -> Result<Vec<String>, Error> {
+/// What the kernel's rules are short of.
+fn faults(chain: &Chain, choice: Choice, family: Family) -> Result<Vec<String>, Error> {
     let backends = match choice {
         Choice::Auto => holders(family),
         Choice::This(backend) => vec![backend],
     };
     match backends.as_slice() {
-        // Told apart from a missing capability, which hides the rules of every back end.
-        [] => differences(plan, Backend::Native, family)
-            .map(|_| vec!["no back end holds any rule of ours: run weft-init first".to_owned()]),
-        [backend] => differences(plan, *backend, family),
+        [] => Ok(vec!["no back end holds any rule of ours: run weft-init first".to_owned()]),
+        [backend] => differences(chain, *backend, family),
         several => {
             let names: Vec<String> = several.iter().map(ToString::to_string).collect();
             Ok(vec![format!(
@@ -213,6 +213,8 @@ fn received(listener: &Socket, client: &Socket, target: SocketAddr, deadline: In
             return Proof::Failed(vec![format!("somebody else answered a connection to {target}: {error}")]);
         }
     };
+    // Ended by a reset, a connection leaves no TIME_WAIT on the port that the proxy is about to take.
+    let _ = (client.set_linger(Some(Duration::ZERO)), accepted.set_linger(Some(Duration::ZERO)));
     let original = if target.is_ipv4() { accepted.original_dst_v4() } else { accepted.original_dst_v6() };
     match original.as_ref().map(SockAddr::as_socket) {
         Ok(Some(address)) if address == target => Proof::Probed(target),

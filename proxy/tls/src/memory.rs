@@ -100,7 +100,11 @@ mod tests {
         assert_eq!(memory.recall(Role::Client, &leaf, &issuer, at(2)), Some(identity));
         assert_eq!(memory.recall(Role::Server, &leaf, &issuer, at(2)), None, "another role");
         assert_eq!(memory.recall(Role::Client, &leaf, &[], at(2)), None, "another chain");
-        assert_eq!(memory.recall(Role::Client, &leaf, &[leaf.clone()], at(2)), None, "another issuer");
+        assert_eq!(
+            memory.recall(Role::Client, &leaf, std::slice::from_ref(&leaf), at(2)),
+            None,
+            "another issuer"
+        );
         assert_eq!(memory.recall(Role::Client, &other, &issuer, at(2)), None, "another leaf");
         assert_eq!(memory.recall(Role::Client, &leaf, &issuer, at(86_401)), None, "expired");
         assert_eq!(

@@ -1,1 +1,88 @@
-//! To be written.
+//! From the index to policy: pure functions of what is known now.
+//!
+//! Each answer is made for one question (a destination, a backend, a port), so that nothing is translated that no
+//! proxy asked for. What is wrong with an object is said by `problems`, object by object, whether or not somebody
+//! asked for it. Here is no stream, no version and no clock: `control-serve` decides when to ask again.
+
+mod detected;
+mod problems;
+
+pub use control_index::Problem;
+pub use detected::Detected;
+pub use problems::problems;
+
+use control_index::{Found, Index, Pod};
+use policy::{
+    Endpoint, Inbound, Outbound, Protocol, ServicePort, SpiffeId, Target, TrustDomain, WorkloadName,
+    outbound::CONNECT_TIMEOUT,
+};
+use std::net::SocketAddr;
+
+/// All that policies are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Mesh<'a> {
+    pub index: &'a Index,
+    pub detected: &'a Detected,
+    /// The domain of every identity that is given out.
+    pub trust_domain: &'a TrustDomain,
+}
+
+impl Mesh<'_> {
+    /// The policy of an original destination.
+    ///
+    /// It is the same for everybody who dials it; routes that belong to the dialling side will make it differ.
+    pub fn outbound(&self, destination: SocketAddr) -> Outbound {
+        let (target, protocol) = match self.index.by_address(destination) {
+            Found::Service(backend) => {
+                let protocol = self.protocol(&backend);
+                (Target::Service(backend), protocol)
+            }
+            Found::Workload(pod) => {
+                let protocol = self.accepted(pod, destination.port()).protocol;
+                (Target::Workload(self.endpoint(destination, Some(pod))), protocol)
+            }
+            Found::None => return Outbound::external(),
+        };
+        Outbound { target, protocol, connect_timeout: CONNECT_TIMEOUT }
+    }
+
+    /// The endpoints of a backend, by address, of both families. Those of an unknown backend are none.
+    pub fn endpoints(&self, backend: &ServicePort) -> Vec<Endpoint> {
+        let backings = self.index.endpoints(backend);
+        backings.into_iter().map(|one| self.endpoint(one.address, one.pod)).collect()
+    }
+
+    /// What a workload accepts on one of its ports. Of an unknown workload nothing is known.
+    pub fn inbound(&self, workload: &WorkloadName, port: u16) -> Inbound {
+        self.index.pod(workload).map(|pod| self.accepted(pod, port)).unwrap_or_default()
+    }
+
+    /// Services that say different things about one port of a Pod leave it undecided.
+    fn accepted(&self, pod: &Pod, port: u16) -> Inbound {
+        let services = self.index.services_before(pod, port);
+        let mut protocols = services.iter().map(|service| self.protocol(service));
+        let first = protocols.next().unwrap_or_default();
+        let protocol = if protocols.all(|one| one == first) { first } else { Protocol::Auto };
+        Inbound { protocol, service: services.into_iter().next() }
+    }
+
+    /// What the Service says that its port speaks; where it says nothing, what proxies have found out.
+    fn protocol(&self, backend: &ServicePort) -> Protocol {
+        let port = self.index.service(&backend.service).and_then(|service| service.port(backend.port));
+        let word = port.and_then(|port| port.app_protocol.as_deref());
+        let declared = word.and_then(|word| Protocol::from_app_protocol(word).ok()).unwrap_or_default();
+        match declared {
+            Protocol::Auto => self.detected.protocol(backend),
+            declared => declared,
+        }
+    }
+
+    fn endpoint(&self, address: SocketAddr, pod: Option<&Pod>) -> Endpoint {
+        let identity = pod.filter(|pod| pod.meshed).and_then(|pod| self.identity(pod));
+        Endpoint { address, identity, workload: pod.map(|pod| pod.name.clone()) }
+    }
+
+    fn identity(&self, pod: &Pod) -> Option<SpiffeId> {
+        SpiffeId::new(self.trust_domain, &pod.account.namespace, &pod.account.name).ok()
+    }
+}

@@ -1,0 +1,51 @@
+//! What is wrong with an object beside others: what was misread in it, and what in it leads nowhere.
+
+use control_index::{Index, Key, Kind, Port, Problem, Service, State, TargetPort};
+use policy::{Protocol, ServiceName};
+use std::sync::Arc;
+
+/// The problems of one object as things stand now. They change with the object, and with each change that touches
+/// the Service that it is.
+pub fn problems(index: &Index, key: &Key) -> Vec<Problem> {
+    let mut problems = index.problems(key).to_vec();
+    if key.kind == Kind::Service {
+        let name = ServiceName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
+        if let Some(service) = index.service(&name) {
+            let found = addresses(index, service).chain(ports(index, service));
+            problems.extend(found.map(|(field, what)| Problem { object: key.clone(), field, what }));
+        }
+    }
+    problems
+}
+
+fn addresses(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {
+    service.addresses.iter().filter_map(|ip| {
+        let holder = index.services_at(*ip).next().filter(|holder| holder.name != service.name)?;
+        Some(("spec.clusterIP".into(), format!("{ip} is {}'s; that Service keeps it", holder.name)))
+    })
+}
+
+fn ports(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {
+    service
+        .ports
+        .iter()
+        .flat_map(|port| [unknown_protocol(port), unknown_target(index, service, port)].into_iter().flatten())
+}
+
+fn unknown_protocol(port: &Port) -> Option<(String, String)> {
+    let unknown = Protocol::from_app_protocol(port.app_protocol.as_deref()?).err()?;
+    let field = format!("spec.ports[{}].appProtocol", port.at);
+    Some((field, format!("{unknown}; the proxies find out by themselves")))
+}
+
+/// A named target port that no selected Pod has. With no Pods there is nobody to ask, and no problem.
+fn unknown_target(index: &Index, service: &Service, port: &Port) -> Option<(String, String)> {
+    let TargetPort::Name(name) = &port.target else { return None };
+    let mut pods = index.pods_of(service).filter(|pod| pod.state != State::Ended).peekable();
+    pods.peek()?;
+    if pods.any(|pod| pod.ports.contains_key(name)) {
+        return None;
+    }
+    let field = format!("spec.ports[{}].targetPort", port.at);
+    Some((field, format!("no selected Pod has a TCP port named {name:?}; the port has no endpoints")))
+}

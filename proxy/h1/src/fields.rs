@@ -201,27 +201,22 @@ impl Kind {
     /// The kind of a field name, whatever its case.
     #[inline]
     pub(crate) fn of(name: &[u8]) -> Kind {
-        let (known, kind): (&[u8], Kind) = match name.len() {
-            2 => (b"te", Kind::Te),
-            4 => (b"host", Kind::Host),
-            6 => (b"expect", Kind::Expect),
-            7 => (b"upgrade", Kind::Upgrade),
-            10 if name[0] | 0x20 == b'k' => (b"keep-alive", Kind::KeepAlive),
-            10 => (b"connection", Kind::Connection),
-            14 => (b"content-length", Kind::ContentLength),
-            16 => (b"proxy-connection", Kind::ProxyConnection),
-            17 => (b"transfer-encoding", Kind::TransferEncoding),
-            _ => (b"", Kind::Other),
+        let Some(first) = name.first() else { return Kind::Other };
+        // Length and first letter tell almost every name from those that we know.
+        let (known, kind): (&[u8], Kind) = match (first | 0x20, name.len()) {
+            (b't', 2) => (b"te", Kind::Te),
+            (b'h', 4) => (b"host", Kind::Host),
+            (b'e', 6) => (b"expect", Kind::Expect),
+            (b'u', 7) => (b"upgrade", Kind::Upgrade),
+            (b'k', 10) => (b"keep-alive", Kind::KeepAlive),
+            (b'c', 10) => (b"connection", Kind::Connection),
+            (b'c', 14) => (b"content-length", Kind::ContentLength),
+            (b'p', 16) => (b"proxy-connection", Kind::ProxyConnection),
+            (b't', 17) => (b"transfer-encoding", Kind::TransferEncoding),
+            (b'w', 5..) => (b"weft-", Kind::Weft),
+            _ => return Kind::Other,
         };
-        if !known.is_empty() && known.eq_ignore_ascii_case(name) {
-            kind
-        } else if name.first().is_some_and(|b| b | 0x20 == b'w')
-            && name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"weft-"))
-        {
-            Kind::Weft
-        } else {
-            Kind::Other
-        }
+        if known.eq_ignore_ascii_case(&name[..known.len()]) { kind } else { Kind::Other }
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::fields::{Fields, Kind};
-use crate::scan::Cursor;
+use crate::scan::{Cursor, bytes_of};
 use crate::{Refusal, Version};
 
 /// The head of a request. Made empty, filled by [`crate::parse_request`], used again for the next one.
@@ -194,24 +194,7 @@ fn split_port(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// unreserved, pct-encoded or sub-delims of RFC 3986 §3.2.2; raw UTF-8 passes too, as internal names have it.
 const fn is_reg_name(b: u8) -> bool {
-    b >= 0x80
-        || b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-        )
+    REG_NAME[b as usize]
 }
+
+const REG_NAME: [bool; 256] = bytes_of(b"-._~%!$&'()*+,;=", true);

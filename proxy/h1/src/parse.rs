@@ -55,7 +55,7 @@ pub(crate) trait Head {
     const DIALECT: Dialect;
     fn progress(&mut self) -> &mut Progress;
     fn fields(&mut self) -> &mut Fields;
-    /// The start line, or what there is of it while it is not `whole`. It stands at the front of the buffer.
+    /// The start line without its terminator, or what there is of it while it is not `whole`; the buffer begins with it.
     fn start_line(&mut self, line: &[u8], whole: bool, limits: &Limits) -> Result<(), Refusal>;
     /// All lines are read and frozen: what has to hold between them?
     fn check(&self) -> Result<(), Refusal>;
@@ -78,7 +78,8 @@ pub(crate) fn parse<H: Head>(buf: &mut BytesMut, head: &mut H, limits: &Limits) 
         let stage = head.progress().stage;
         let Some(line) = head.progress().cursor.line(buf) else {
             if stage == Stage::StartLine {
-                head.start_line(buf, false, limits)?;
+                // A CR may be the first half of the terminator.
+                head.start_line(buf.strip_suffix(b"\r").unwrap_or(buf), false, limits)?;
             }
             return if buf.len() > head_bytes { Err(Refusal::HeadTooLarge) } else { Ok(Parse::Partial) };
         };
@@ -218,8 +219,7 @@ fn split_request_line(line: &[u8], whole: bool, limits: &Limits) -> Result<Optio
         None => return incomplete(),
     };
     let version = &rest[target + 1..];
-    // What is not whole may end by the CR of its CRLF.
-    if version.len() > VERSION_BYTES + usize::from(!whole) {
+    if version.len() > VERSION_BYTES {
         return Err(malformed(&version[..=VERSION_BYTES]));
     }
     if !whole {

@@ -47,33 +47,23 @@ pub(crate) const fn is_tchar(b: u8) -> bool {
     TCHAR[b as usize]
 }
 
-const TCHAR: [bool; 256] = {
+const TCHAR: [bool; 256] = bytes_of(b"!#$%&'*+-.^_`|~", false);
+
+/// A table of the letters, the digits and `marks`, and of all over 0x7f if `high`.
+pub(crate) const fn bytes_of(marks: &[u8], high: bool) -> [bool; 256] {
     let mut table = [false; 256];
     let mut b = 0;
-    while b < 128 {
-        let c = b as u8;
-        table[b] = c.is_ascii_alphanumeric()
-            || matches!(
-                c,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
+    while b < table.len() {
+        table[b] = (b as u8).is_ascii_alphanumeric() || (high && b >= 0x80);
         b += 1;
     }
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
     table
-};
+}
 
 /// Optional whitespace (RFC 9110 §5.6.3).
 #[inline]

@@ -55,7 +55,7 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         8 => prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 0..8),
-        1 => (prop::sample::select(b"a0/ \r\n".to_vec()), 0..500usize).prop_map(|(b, times)| vec![b; times]),
+        1 => (prop::sample::select(b"a0/ \r\n".to_vec()), prop_oneof![55..75usize, 0..500usize]).prop_map(|(b, times)| vec![b; times]),
     ];
     vec(word, 0..30).prop_map(|words| words.concat())
 }

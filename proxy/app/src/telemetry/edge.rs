@@ -137,6 +137,12 @@ impl Edge {
         self.scope.finished(elapsed);
     }
 
+    /// A request that was started here goes elsewhere: it is none of this edge's any more.
+    pub fn request_moved(&self) {
+        self.owner.check();
+        self.started.take_back(1);
+    }
+
     /// The proxy itself answered, reset or refused, and why. An answer is also a finished request, with its status.
     pub fn failed(&self, reason: Reason) {
         self.scope.failed(reason);

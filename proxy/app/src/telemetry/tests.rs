@@ -172,6 +172,7 @@ fn an_edge_that_folds_keeps_its_direction_tls_and_its_services_durations() {
     let worker = telemetry.worker();
     let mut held = Vec::new();
     while total(&telemetry, "weft_series_folded_total", "") == 0.0 {
+        assert!(held.len() < policy::limits::SERIES, "held edges use up the budget");
         held.push(worker.edge(&labels("a.shop:80", &format!("10.0.0.{}:80", held.len()))));
     }
     let folded = held.last().expect("one at least");

@@ -1,0 +1,335 @@
+//! What a proxy knows from control: destinations, endpoints, its own ports. Asked on demand, watched while used.
+//! The last known good answer survives any outage. Here is no connection (`control`) and no identity (`identity`).
+//!
+//! Workers hold [`Watched`] values and never wait for control once a value is there; all that talks runs on the runtime
+//! that `Discovery::start` was called on.
+
+mod question;
+mod registry;
+mod script;
+mod watched;
+
+use crate::{
+    control::{Backoff, Connection, Control},
+    generated::report_client::ReportClient,
+};
+use policy::{Endpoint, Inbound, Outbound, Protocol, ServicePort, WorkloadName, limits::WATCHES};
+use proxy_wire::v1;
+use question::{Backend, Destination, Kind, Port, Question};
+use registry::Registry;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, interval, sleep, timeout},
+};
+use watched::Progress;
+
+pub use script::Script;
+pub use watched::Watched;
+
+/// Silence of a watch after which it is asked anew: control sends a heartbeat each minute.
+const SILENCE: Duration = Duration::from_secs(70);
+/// Wait for control to accept a question.
+const ASK_WAIT: Duration = Duration::from_secs(10);
+/// Between looks for watches that nobody uses.
+const RETIRE_INTERVAL: Duration = Duration::from_secs(30);
+/// Reports that wait to be sent; further ones are dropped, as the next connection will find out the same.
+const REPORTS: usize = 64;
+
+/// The proxy's knowledge, for every thread of it.
+#[derive(Clone)]
+pub struct Discovery(Arc<Inner>);
+
+struct Inner {
+    destinations: Registry<Destination>,
+    backends: Registry<Backend>,
+    ports: Registry<Port>,
+    counters: Counters,
+    reported: Mutex<HashMap<ServicePort, Protocol>>,
+    reports: mpsc::Sender<(ServicePort, Protocol)>,
+    source: Source,
+}
+
+enum Source {
+    Control { control: Control, workload: WorkloadName, runtime: Handle },
+    Script(Arc<script::Held>),
+}
+
+#[derive(Default)]
+struct Counters {
+    updates: AtomicU64,
+    rejected: AtomicU64,
+    asked: AtomicU64,
+    evicted: AtomicU64,
+}
+
+/// Figures for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Questions watched now.
+    pub watches: usize,
+    /// Since the start: answers that changed something, answers that meant nothing, questions put (again ones
+    /// included), watches dropped for others (`limits::WATCHES`).
+    pub updates: u64,
+    pub rejected: u64,
+    pub asked: u64,
+    pub evicted: u64,
+    /// The longest time since control confirmed a set of endpoints.
+    pub endpoint_age: Option<Duration>,
+}
+
+impl Discovery {
+    /// Asks `control` in the name of `workload`; its tasks run on this runtime.
+    pub fn start(control: Control, workload: WorkloadName) -> Self {
+        let runtime = Handle::current();
+        let (discovery, reports) = Self::new(Source::Control { control: control.clone(), workload, runtime });
+        tokio::spawn(send_reports(control, reports));
+        tokio::spawn(discovery.clone().retire());
+        discovery
+    }
+
+    /// Knowledge that is set by hand, without any network: for tests.
+    pub fn scripted() -> (Self, Script) {
+        let held = Arc::new(script::Held::default());
+        let (discovery, reports) = Self::new(Source::Script(Arc::clone(&held)));
+        held.keep(reports);
+        (discovery.clone(), Script::new(discovery, held))
+    }
+
+    fn new(source: Source) -> (Self, mpsc::Receiver<(ServicePort, Protocol)>) {
+        let epoch = Instant::now();
+        let (reports, received) = mpsc::channel(REPORTS);
+        let discovery = Self(Arc::new(Inner {
+            destinations: Registry::new(epoch),
+            backends: Registry::new(epoch),
+            ports: Registry::new(epoch),
+            counters: Counters::default(),
+            reported: Mutex::default(),
+            reports,
+            source,
+        }));
+        (discovery, received)
+    }
+
+    /// The policy for an original destination.
+    pub fn outbound(&self, target: SocketAddr) -> Arc<Watched<Outbound>> {
+        let target = SocketAddr::new(target.ip().to_canonical(), target.port());
+        self.watch(&self.0.destinations, Destination(target))
+    }
+
+    /// The endpoints of a backend, whole.
+    pub fn endpoints(&self, backend: &ServicePort) -> Arc<Watched<Vec<Endpoint>>> {
+        self.watch(&self.0.backends, Backend(backend.clone()))
+    }
+
+    /// The policy for one of the workload's own ports.
+    pub fn inbound(&self, port: u16) -> Arc<Watched<Inbound>> {
+        self.watch(&self.0.ports, Port(port))
+    }
+
+    /// Tells the others, through control, what a Service port was found to speak. Returns at once; the same word is sent
+    /// once, and may be lost.
+    pub fn report_detected(&self, service: &ServicePort, protocol: Protocol) {
+        let mut reported = self.0.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.get(service) == Some(&protocol) {
+            return;
+        }
+        if self.0.reports.try_send((service.clone(), protocol)).is_ok() {
+            if reported.len() >= WATCHES {
+                reported.clear();
+            }
+            reported.insert(service.clone(), protocol);
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        let counters = &self.0.counters;
+        Figures {
+            watches: self.0.destinations.len() + self.0.backends.len() + self.0.ports.len(),
+            updates: counters.updates.load(Relaxed),
+            rejected: counters.rejected.load(Relaxed),
+            asked: counters.asked.load(Relaxed),
+            evicted: counters.evicted.load(Relaxed),
+            endpoint_age: self.0.backends.oldest(),
+        }
+    }
+
+    /// All that is known, for `/config`.
+    pub fn snapshot(&self) -> Value {
+        let control = match &self.0.source {
+            Source::Control { control, .. } => json!({
+                "connected": control.is_up(),
+                "failure": control.failure().as_deref(),
+            }),
+            Source::Script(_) => json!("scripted"),
+        };
+        json!({
+            "control": control,
+            "outbound": self.0.destinations.describe(),
+            "endpoints": self.0.backends.describe(),
+            "inbound": self.0.ports.describe(),
+        })
+    }
+
+    fn watch<Q: Question>(&self, registry: &Registry<Q>, question: Q) -> Arc<Watched<Q::Answer>> {
+        let progress = match &self.0.source {
+            Source::Control { control, .. } if control.failure().is_some() => Progress::Unreachable,
+            Source::Script(held) if held.is_unreachable() => Progress::Unreachable,
+            _ => Progress::Asked(Instant::now()),
+        };
+        let (watched, evicted) =
+            registry.watch(question, progress, |question, watched| self.follow(question, watched));
+        if evicted {
+            self.0.counters.evicted.fetch_add(1, Relaxed);
+        }
+        watched
+    }
+
+    /// Begins to follow a question where there is somebody to ask.
+    fn follow<Q: Question>(&self, question: Q, watched: Arc<Watched<Q::Answer>>) -> Option<AbortHandle> {
+        let Source::Control { runtime, control, workload } = &self.0.source else { return None };
+        let follower = Follower {
+            question,
+            watched,
+            control: control.clone(),
+            workload: workload.clone(),
+            inner: Arc::clone(&self.0),
+        };
+        Some(runtime.spawn(follower.run()).abort_handle())
+    }
+
+    async fn retire(self) {
+        let mut ticks = interval(RETIRE_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.0.destinations.retire();
+            self.0.backends.retire();
+            self.0.ports.retire();
+        }
+    }
+}
+
+/// Keeps one question asked.
+struct Follower<Q: Question> {
+    question: Q,
+    watched: Arc<Watched<Q::Answer>>,
+    control: Control,
+    workload: WorkloadName,
+    inner: Arc<Inner>,
+}
+
+/// Why a conversation about a question ended; the question is then put again.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("control refused the question: {0}")]
+    Refused(tonic::Status),
+    #[error("the stream broke: {0}")]
+    Broken(tonic::Status),
+    #[error("control ended the stream")]
+    Ended,
+    #[error("control was silent for too long")]
+    Silent,
+    #[error("an update was lost: control holds another version")]
+    Lost,
+}
+
+impl<Q: Question> Follower<Q> {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut failures = 0_u32;
+        loop {
+            let connection = self
+                .control
+                .up(|| {
+                    failures = 0;
+                    self.watched.unreachable();
+                })
+                .await;
+            // The first failure may be an old connection's; after a second one nobody shall wait for an answer.
+            if failures < 2 {
+                self.watched.ask();
+            } else {
+                self.watched.unreachable();
+            }
+            let since = Instant::now();
+            let end = self.converse(connection).await;
+            tracing::debug!("control: {}: {end}; asking again", self.question);
+            if since.elapsed() >= Backoff::LONGEST {
+                (backoff, failures) = (Backoff::default(), 0);
+            } else {
+                failures += 1;
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Puts the question and takes answers until something ends it.
+    async fn converse(&self, connection: Connection) -> End {
+        self.inner.counters.asked.fetch_add(1, Relaxed);
+        let mut updates = match timeout(ASK_WAIT, self.question.ask(connection, &self.workload)).await {
+            Err(_) => return End::Silent,
+            Ok(Err(status)) => return End::Refused(status),
+            Ok(Ok(updates)) => updates,
+        };
+        let mut held = None;
+        loop {
+            let update = match timeout(SILENCE, updates.message()).await {
+                Err(_) => return End::Silent,
+                Ok(Err(status)) => return End::Broken(status),
+                Ok(Ok(None)) => return End::Ended,
+                Ok(Ok(Some(update))) => update,
+            };
+            let word = Q::read(&update);
+            match word.kind {
+                Kind::Content { answer, checksum } => {
+                    held = Some(checksum);
+                    if self.watched.store(answer) {
+                        self.inner.counters.updates.fetch_add(1, Relaxed);
+                        tracing::debug!("control: {}: version {}", self.question, word.version);
+                    }
+                }
+                Kind::Nonsense(malformed) => {
+                    self.inner.counters.rejected.fetch_add(1, Relaxed);
+                    tracing::warn!(
+                        "control: {}: the answer means nothing ({malformed}); what was known stays",
+                        self.question
+                    );
+                }
+                Kind::Heartbeat { checksum } if held == Some(checksum) => self.watched.confirm(),
+                Kind::Heartbeat { .. } => return End::Lost,
+            }
+        }
+    }
+}
+
+/// Sends what was detected, one word after the other; one that fails is lost.
+async fn send_reports(control: Control, mut reports: mpsc::Receiver<(ServicePort, Protocol)>) {
+    while let Some((service, protocol)) = reports.recv().await {
+        let connection = control.up(|| ()).await;
+        let mut client = ReportClient::with_origin(connection, Connection::origin());
+        let request = v1::DetectedRequest::new(&service, protocol);
+        match timeout(ASK_WAIT, client.detected(request)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => tracing::debug!("control: the report about {service} failed: {status}"),
+            Err(_) => tracing::debug!("control: the report about {service} was not taken"),
+        }
+    }
+}
+
+impl fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Discovery({:?})", self.figures())
+    }
+}

@@ -1,0 +1,180 @@
+//! The three questions that a proxy asks control, each with its gRPC method and how its answers are read.
+
+use crate::{
+    control::{Connection, MESSAGE_BYTES},
+    generated::{
+        endpoints_client::EndpointsClient, inbound_client::InboundClient, outbound_client::OutboundClient,
+    },
+};
+use policy::{Endpoint, Inbound, Outbound, ServicePort, WorkloadName};
+use proxy_wire::{Malformed, checksum, v1};
+use serde_json::{Value, json};
+use std::{fmt, future::Future, hash::Hash, net::SocketAddr};
+use tonic::{Status, Streaming};
+
+/// A question that control answers as long as it is asked.
+pub(super) trait Question: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static {
+    type Answer: PartialEq + Send + Sync + 'static;
+    type Update: Send + 'static;
+
+    fn ask(
+        &self,
+        connection: Connection,
+        workload: &WorkloadName,
+    ) -> impl Future<Output = Result<Streaming<Self::Update>, Status>> + Send;
+
+    fn read(update: &Self::Update) -> Word<Self::Answer>;
+
+    /// The answer for people.
+    fn describe(answer: &Self::Answer) -> Value;
+}
+
+/// One message of control.
+pub(super) struct Word<T> {
+    pub version: u64,
+    pub kind: Kind<T>,
+}
+
+pub(super) enum Kind<T> {
+    /// The answer, and the checksum that heartbeats carry while it holds.
+    Content { answer: T, checksum: u64 },
+    /// An answer that means nothing.
+    Nonsense(Malformed),
+    /// Nothing has changed, if what is held has this checksum.
+    Heartbeat { checksum: u64 },
+}
+
+impl<T> Word<T> {
+    /// The parts of an update: its content as it was read, with its own checksum. A `said` checksum is believed before
+    /// that (a newer control may sum up fields that are unknown here); one of zero was not said.
+    fn new(version: u64, content: Option<(Result<T, Malformed>, u64)>, said: u64) -> Self {
+        let kind = match content {
+            None => Kind::Heartbeat { checksum: said },
+            Some((Ok(answer), own)) => Kind::Content { answer, checksum: if said == 0 { own } else { said } },
+            Some((Err(malformed), _)) => Kind::Nonsense(malformed),
+        };
+        Self { version, kind }
+    }
+}
+
+/// What is behind an address that the application dialled?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Destination(pub SocketAddr);
+
+/// Which endpoints does a backend have?
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Backend(pub ServicePort);
+
+/// What holds for a port of our own?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Port(pub u16);
+
+impl Question for Destination {
+    type Answer = Outbound;
+    type Update = v1::OutboundUpdate;
+
+    async fn ask(
+        &self,
+        connection: Connection,
+        workload: &WorkloadName,
+    ) -> Result<Streaming<Self::Update>, Status> {
+        let mut client = OutboundClient::with_origin(connection, Connection::origin())
+            .max_decoding_message_size(MESSAGE_BYTES);
+        Ok(client.watch(v1::OutboundTarget::new(self.0, workload)).await?.into_inner())
+    }
+
+    fn read(update: &Self::Update) -> Word<Outbound> {
+        let content = update.policy.as_ref().map(|policy| (policy.try_into(), checksum(policy)));
+        Word::new(update.version, content, update.checksum)
+    }
+
+    fn describe(answer: &Outbound) -> Value {
+        let target = match &answer.target {
+            policy::Target::Service(service) => json!({ "service": service.to_string() }),
+            policy::Target::Workload(endpoint) => json!({ "workload": describe_endpoint(endpoint) }),
+            policy::Target::External => json!("external"),
+        };
+        json!({
+            "target": target,
+            "protocol": answer.protocol.as_str(),
+            "connect_timeout_ms": u64::try_from(answer.connect_timeout.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+impl Question for Backend {
+    type Answer = Vec<Endpoint>;
+    type Update = v1::EndpointsUpdate;
+
+    async fn ask(
+        &self,
+        connection: Connection,
+        _workload: &WorkloadName,
+    ) -> Result<Streaming<Self::Update>, Status> {
+        let mut client = EndpointsClient::with_origin(connection, Connection::origin())
+            .max_decoding_message_size(MESSAGE_BYTES);
+        Ok(client.watch(v1::Backend::from(&self.0)).await?.into_inner())
+    }
+
+    fn read(update: &Self::Update) -> Word<Vec<Endpoint>> {
+        let content = update.endpoints.as_ref().map(|endpoints| (endpoints.try_into(), checksum(endpoints)));
+        Word::new(update.version, content, update.checksum)
+    }
+
+    fn describe(answer: &Vec<Endpoint>) -> Value {
+        answer.iter().map(describe_endpoint).collect()
+    }
+}
+
+impl Question for Port {
+    type Answer = Inbound;
+    type Update = v1::InboundUpdate;
+
+    async fn ask(
+        &self,
+        connection: Connection,
+        workload: &WorkloadName,
+    ) -> Result<Streaming<Self::Update>, Status> {
+        let mut client = InboundClient::with_origin(connection, Connection::origin())
+            .max_decoding_message_size(MESSAGE_BYTES);
+        Ok(client.watch(v1::InboundPort::new(workload, self.0)).await?.into_inner())
+    }
+
+    fn read(update: &Self::Update) -> Word<Inbound> {
+        let content = update.policy.as_ref().map(|policy| (policy.try_into(), checksum(policy)));
+        Word::new(update.version, content, update.checksum)
+    }
+
+    fn describe(answer: &Inbound) -> Value {
+        json!({
+            "protocol": answer.protocol.as_str(),
+            "service": answer.service.as_ref().map(ToString::to_string),
+        })
+    }
+}
+
+fn describe_endpoint(endpoint: &Endpoint) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "identity": endpoint.identity.as_ref().map(ToString::to_string),
+        "workload": endpoint.workload.as_ref().map(ToString::to_string),
+    })
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,117 @@
+//! What is watched, of one kind: each question once, bounded, the longest unused dropped first.
+
+use super::{
+    question::Question,
+    watched::{Progress, Watched, milliseconds},
+};
+use policy::limits::{WATCH_IDLE, WATCHES};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{task::AbortHandle, time::Instant};
+
+pub(super) struct Registry<Q: Question> {
+    epoch: Instant,
+    watches: Mutex<HashMap<Q, Entry<Q::Answer>>>,
+}
+
+struct Entry<T> {
+    watched: Arc<Watched<T>>,
+    task: Option<AbortHandle>,
+}
+
+impl<Q: Question> Registry<Q> {
+    pub fn new(epoch: Instant) -> Self {
+        Self { epoch, watches: Mutex::default() }
+    }
+
+    /// The watch of `question`; a new one stands at `progress`, and `start` begins to follow it. Whether one had to go
+    /// for it stands beside.
+    pub fn watch(
+        &self,
+        question: Q,
+        progress: Progress,
+        start: impl FnOnce(Q, Arc<Watched<Q::Answer>>) -> Option<AbortHandle>,
+    ) -> (Arc<Watched<Q::Answer>>, bool) {
+        let mut watches = self.lock();
+        if let Some(entry) = watches.get(&question) {
+            entry.watched.touch();
+            return (Arc::clone(&entry.watched), false);
+        }
+        let evicted = watches.len() >= WATCHES;
+        if evicted {
+            let longest_unused = watches
+                .iter()
+                .min_by_key(|(_, entry)| (entry.is_held(), entry.watched.used()))
+                .map(|(question, _)| question.clone());
+            if let Some(entry) = longest_unused.and_then(|question| watches.remove(&question)) {
+                entry.end();
+            }
+        }
+        let watched = Arc::new(Watched::new(self.epoch, progress));
+        let task = start(question.clone(), Arc::clone(&watched));
+        watches.insert(question, Entry { watched: Arc::clone(&watched), task });
+        (watched, evicted)
+    }
+
+    /// Drops what nobody holds and nobody has asked for in `WATCH_IDLE`.
+    pub fn retire(&self) {
+        let now = milliseconds(self.epoch);
+        let idle = u64::try_from(WATCH_IDLE.as_millis()).unwrap_or(u64::MAX);
+        self.lock().retain(|_, entry| {
+            if entry.is_held() {
+                entry.watched.touch();
+            }
+            let keep = now.saturating_sub(entry.watched.used()) <= idle;
+            if !keep {
+                entry.end();
+            }
+            keep
+        });
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The age of what was longest not confirmed.
+    pub fn oldest(&self) -> Option<std::time::Duration> {
+        self.lock().values().filter_map(|entry| entry.watched.age()).max()
+    }
+
+    /// For people: each question with its answer, version and age, in order of the questions' text.
+    pub fn describe(&self) -> Value {
+        let mut all: Vec<_> = self
+            .lock()
+            .iter()
+            .map(|(question, Entry { watched, .. })| {
+                let age = watched.age().map(|age| age.as_secs());
+                let answer = watched.latest().map(|answer| Q::describe(&answer));
+                let described = json!({ "version": watched.version(), "age_s": age, "answer": answer });
+                (question.to_string(), described)
+            })
+            .collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Value::Object(all.into_iter().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Q, Entry<Q::Answer>>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Entry<T> {
+    /// By others than the registry and the task.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.watched) > 1 + usize::from(self.task.is_some())
+    }
+
+    fn end(&self) {
+        self.watched.close();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}

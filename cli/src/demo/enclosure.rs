@@ -90,8 +90,10 @@ fn enter() -> anyhow::Result<()> {
     write("gid_map", format!("0 {group} 1"))
 }
 
-/// The inside's first act: its mounts become its own.
+/// The inside's first act: its mounts become its own, and it blocks no signals, for the programs that it will start
+/// inherit that.
 pub fn settle() -> anyhow::Result<()> {
+    SigSet::all().thread_unblock().context("unblocking signals")?;
     let recursive_private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, recursive_private, None::<&str>)
         .with_context(|| format!("the kernel grants no rights in the new namespaces: {REMEDY}"))

@@ -117,7 +117,7 @@ impl Requests {
     }
 }
 
-/// The graph that the scrapes of all pods, also of those that are gone, make together; by name of client and server.
+/// The graph that the scrapes of all pods, also of those that are gone, make together, in the order of a request's way.
 pub fn graph(scrapes: &[Scrape]) -> Vec<Edge> {
     let mut edges: BTreeMap<(String, String), Edge> = BTreeMap::new();
     for scrape in scrapes {
@@ -143,7 +143,25 @@ pub fn graph(scrapes: &[Scrape]) -> Vec<Edge> {
     for edge in &mut edges {
         edge.mtls &= edge.client_identity.is_some() && edge.server_identity.is_some();
     }
-    edges
+    along_the_way(edges)
+}
+
+/// The edges in the order in which a request travels: first those of clients that nobody calls.
+fn along_the_way(mut edges: Vec<Edge>) -> Vec<Edge> {
+    let mut ordered: Vec<Edge> = Vec::with_capacity(edges.len());
+    while !edges.is_empty() {
+        let is_called =
+            |edge: &Edge| edges.iter().any(|other| other.to == edge.from && other.from != edge.from);
+        let (free, rest): (Vec<Edge>, Vec<Edge>) = edges.iter().cloned().partition(|edge| !is_called(edge));
+        if free.is_empty() {
+            // Services that call each other in a circle.
+            ordered.extend(rest);
+            break;
+        }
+        ordered.extend(free);
+        edges = rest;
+    }
+    ordered
 }
 
 /// The client's identity, if a proxy of that service saw it over TLS.

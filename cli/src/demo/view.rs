@@ -5,8 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use super::signals::Edge;
 
@@ -16,6 +15,11 @@ const PRINT_EVERY: Duration = Duration::from_secs(10);
 const ERASE_BELOW: &str = "\x1b[J";
 const NO_WRAP: &str = "\x1b[?7l";
 const WRAP: &str = "\x1b[?7h";
+
+/// A rule under the header and one under the rows.
+const STYLE: TableStyle = TableStyle::new()
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
 
 pub struct View {
     stream: Box<dyn Write>,
@@ -112,19 +116,10 @@ pub fn rows(edges: &[Edge], earlier: &[Edge], time: Duration) -> Vec<Row> {
 
 /// The service graph with its golden signals. Counts and success are of the whole run, rate and latency recent.
 pub fn table(rows: &[Row], elapsed: Duration) -> String {
-    let header = [
-        "edge",
-        "requests",
-        "per s",
-        "success",
-        "p50",
-        "p95",
-        "p99",
-        "mTLS",
-        "identities, client -> server",
-    ];
+    let header =
+        ["edge", "requests", "per s", "success", "p50", "p95", "p99", "mTLS", "identities, client -> server"];
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_style(STYLE).set_header(header);
     for row in rows {
         table.add_row(cells(row));
     }

@@ -116,3 +116,27 @@ fn pods_of_one_app_make_one_edge_and_times_can_be_subtracted() {
     assert_eq!(later[0].since(&earlier[0]).requests, 5);
     assert_eq!(later[0].since(&earlier[0]).success_rate(), 1.0);
 }
+
+#[test]
+fn edges_stand_in_the_order_of_a_requests_way() {
+    let scrape = |from: &str, to: &[&str]| {
+        let text: String = to
+            .iter()
+            .map(|to| requests("outbound", &format!("{to}.shop:8080"), "", "b", "none", "2xx", 1))
+            .collect();
+        Scrape::read(from, "shop", "", &text)
+    };
+    let order = |scrapes: &[Scrape]| {
+        graph(scrapes).iter().map(|edge| format!("{} {}", edge.from, edge.to)).collect::<Vec<_>>()
+    };
+    let shop = [
+        scrape("cart", &["product"]),
+        scrape("customer", &["product", "cart"]),
+        scrape("product", &["review"]),
+        scrape("visitor", &["customer"]),
+    ];
+    let expected =
+        ["visitor customer", "customer cart", "customer product", "cart product", "product review"];
+    assert_eq!(order(&shop), expected);
+    assert_eq!(order(&[scrape("a", &["b"]), scrape("b", &["a", "b"])]), ["a b", "b a", "b b"]);
+}

@@ -19,6 +19,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Mesh a small shop of six services on this host and watch it; nothing of it remains
+    ///
+    /// Each pod is a network namespace with a proxy of its own. Traffic is driven through the shop, and the terminal
+    /// shows each edge's rate, success, latency and mTLS identities, and a pod replaced under load. Needs root, or a
+    /// kernel that lets users make user namespaces. Exit codes: 0 every request succeeded over mTLS, 1 not so, 130
+    /// interrupted before there was traffic.
     Demo(demo::Options),
     /// Print the version
     Version,

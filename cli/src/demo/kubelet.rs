@@ -66,7 +66,7 @@ impl Kubelet {
 
     pub fn is_control_ready(&mut self) -> anyhow::Result<bool> {
         self.control.process.alive()?;
-        Ok(answers(SocketAddr::new(self.control.address, CONTROL_ADMIN_PORT), "/ready"))
+        Ok(probe(SocketAddr::new(self.control.address, CONTROL_ADMIN_PORT), "/ready").is_ok())
     }
 
     /// Takes a pod on: its namespaces are made, and the directory says that it starts.
@@ -172,7 +172,11 @@ impl Places {
     }
 }
 
-/// Whether a GET there succeeds, as probes see it: any status from 200 to 399.
-fn answers(address: SocketAddr, path: &str) -> bool {
-    http::get(address, path, PROBE_PATIENCE).is_ok_and(|answer| (200..400).contains(&answer.status))
+/// Whether a GET there succeeds, as probes see it: any status from 200 to 399. If not: why.
+fn probe(address: SocketAddr, path: &str) -> Result<(), String> {
+    match http::get(address, path, PROBE_PATIENCE) {
+        Ok(answer) if (200..400).contains(&answer.status) => Ok(()),
+        Ok(answer) => Err(format!("GET http://{address}{path}: {} {}", answer.status, answer.body.trim())),
+        Err(error) => Err(format!("GET http://{address}{path}: {error}")),
+    }
 }

@@ -27,9 +27,7 @@ use enclosure::{Ended, INTERRUPTED, enclose};
 /// What runs besides `weft` itself.
 const PROGRAMS: [&str; 4] = ["weft-proxy", "weft-control", "weft-init", "weft-shop"];
 
-/// A shop of six services, each pod a network namespace with a proxy of its own; traffic is driven through it, and
-/// the terminal shows each edge's rate, success, latency and mTLS identities, and a pod replaced under load. Needs
-/// root, or a kernel that lets users make user namespaces. Ctrl-C ends it, and nothing remains.
+/// What the person wants; `weft demo --help` tells the rest.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Drive traffic this long, then end; without it, until Ctrl-C
@@ -80,7 +78,9 @@ fn outside(options: &Options, this: &Path, programs: &Path) -> anyhow::Result<Ex
         Ended::With(code) => code,
         Ended::Killed => INTERRUPTED,
     };
-    if !matches!(code, 0 | INTERRUPTED) {
+    if code == INTERRUPTED {
+        eprintln!("weft: interrupted; nothing remains");
+    } else if code != 0 {
         let kept = run.keep();
         eprintln!("weft: the demo failed; its logs and manifests are kept in {}", kept.display());
     }

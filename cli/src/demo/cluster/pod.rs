@@ -43,7 +43,7 @@ pub struct Program {
 }
 
 /// A GET that succeeds when the container is ready.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
     pub port: u16,
     pub path: String,

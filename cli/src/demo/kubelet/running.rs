@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 
 use super::process::Process;
-use super::{ADMIN_PORT, Places, answers};
+use super::{ADMIN_PORT, Places, probe};
 use crate::demo::cluster::{Condition, Pod, Probe, TRUST_DOMAIN};
 use crate::demo::directory::Directory;
 use crate::demo::http;
@@ -29,6 +29,8 @@ pub struct Running {
     init: Option<Process>,
     proxy: Option<Process>,
     app: Option<Process>,
+    /// Why the last probe failed.
+    unready: String,
     /// The proxy's counters when its application had ended: nothing is counted any more.
     last: Option<Scrape>,
 }
@@ -56,7 +58,17 @@ pub struct Node<'a> {
 impl Running {
     pub fn new(pod: Pod, sandbox: Sandbox) -> Self {
         let (step, since) = (Step::Token, Instant::now());
-        Self { pod, sandbox, step, since, init: None, proxy: None, app: None, last: None }
+        Self {
+            pod,
+            sandbox,
+            step,
+            since,
+            init: None,
+            proxy: None,
+            app: None,
+            unready: String::new(),
+            last: None,
+        }
     }
 
     pub fn step(&self) -> Step {
@@ -70,10 +82,9 @@ impl Running {
         if next != before {
             (self.step, self.since) = (next, Instant::now());
         } else if self.since.elapsed() > STEP_LIMIT && before != Step::Ready {
-            let culprit =
-                if matches!(before, Step::Proxy | Step::ProxyEnd) { &self.proxy } else { &self.app };
-            let tail = culprit.as_ref().map(Process::tail).unwrap_or_default();
-            bail!("{} took longer than {STEP_LIMIT:?}: {waits_for}{tail}", self.pod.name);
+            let tail = |process: &Option<Process>| process.as_ref().map(Process::tail).unwrap_or_default();
+            let (unready, app, proxy) = (&self.unready, tail(&self.app), tail(&self.proxy));
+            bail!("{} took longer than {STEP_LIMIT:?}: {waits_for}; {unready}{app}{proxy}", self.pod.name);
         }
         Ok(())
     }
@@ -177,15 +188,25 @@ impl Running {
 
     fn is_proxy_ready(&mut self) -> anyhow::Result<bool> {
         alive(&mut self.proxy)?;
-        Ok(answers(self.admin(), "/ready"))
+        Ok(self.probe(self.admin(), "/ready"))
     }
 
     /// By its probe, which comes from the node and so through its proxy, unencrypted, as a kubelet's does.
     fn is_app_ready(&mut self) -> anyhow::Result<bool> {
         alive(&mut self.proxy)?;
         alive(&mut self.app)?;
-        let Some(Probe { port, path }) = &self.pod.readiness else { return Ok(true) };
-        Ok(answers(self.address(*port), path))
+        let Some(Probe { port, path }) = self.pod.readiness.clone() else { return Ok(true) };
+        Ok(self.probe(self.address(port), &path))
+    }
+
+    fn probe(&mut self, address: SocketAddr, path: &str) -> bool {
+        match probe(address, path) {
+            Ok(()) => true,
+            Err(why) => {
+                self.unready = why;
+                false
+            }
+        }
     }
 
     fn admin(&self) -> SocketAddr {

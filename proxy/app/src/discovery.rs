@@ -45,6 +45,8 @@ const SILENCE: Duration = Duration::from_secs(70);
 const ASK_WAIT: Duration = Duration::from_secs(10);
 /// Between looks for watches that nobody uses.
 const RETIRE_INTERVAL: Duration = Duration::from_secs(30);
+/// Ports of its own that a proxy watches; somebody may dial them all.
+const PORTS: usize = 512;
 /// Reports that wait to be sent; further ones are dropped, as the next connection will find out the same.
 const REPORTS: usize = 64;
 
@@ -112,9 +114,9 @@ impl Discovery {
         let epoch = Instant::now();
         let (reports, received) = mpsc::channel(REPORTS);
         let discovery = Self(Arc::new(Inner {
-            destinations: Registry::new(epoch),
-            backends: Registry::new(epoch),
-            ports: Registry::new(epoch),
+            destinations: Registry::new(epoch, WATCHES),
+            backends: Registry::new(epoch, WATCHES),
+            ports: Registry::new(epoch, PORTS),
             counters: Counters::default(),
             reported: Mutex::default(),
             reports,
@@ -164,6 +166,16 @@ impl Discovery {
             evicted: counters.evicted.load(Relaxed),
             endpoint_age: self.0.backends.oldest(),
         }
+    }
+
+    /// Per watched backend: the time since control last confirmed its endpoints.
+    pub fn endpoint_ages(&self) -> Vec<(Arc<str>, Duration)> {
+        self.0
+            .backends
+            .ages()
+            .into_iter()
+            .map(|(Backend(service), age)| (service.to_string().into(), age))
+            .collect()
     }
 
     /// All that is known, for `/config`.

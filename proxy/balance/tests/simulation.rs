@@ -1,5 +1,7 @@
 //! Clients and endpoints in simulated time: what share of the requests does each endpoint get?
 
+#![allow(clippy::disallowed_methods, reason = "an Instant to count from; no other is read")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{rustls::HandshakeKind, server::TlsStream};
 
 type Socket = Gather<TlsStream<ReadAhead>>;
 
@@ -24,6 +24,8 @@ pub struct Accepted {
     peer: Verified<SpiffeId>,
     socket: Socket,
     connection: Connection<Socket, Bytes>,
+    key_exchange: &'static str,
+    resumed: bool,
 }
 
 /// A stream that a peer opened.
@@ -45,17 +47,30 @@ impl Accepted {
         let peer = credentials
             .accepted(tls.get_ref().1)
             .map_err(|error| Failed::new(error.reason(), error.to_string()))?;
+        let group = tls.get_ref().1.negotiated_key_exchange_group();
+        let key_exchange = group.map_or("", |group| group.name().as_str().unwrap_or_default());
+        let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let socket = Gather::new(tls);
         let handshake = server_builder().handshake(socket.clone());
         let connection = timeout(limits::HANDSHAKE_WAIT, socket.drive(Box::pin(handshake)))
             .await
             .map_err(|_| Failed::new(Reason::ConnectionTimeout, "the HTTP/2 preface took too long"))?
             .map_err(|error| Failed::new(Reason::TlsProtocolError, error.to_string()))?;
-        Ok(Self { peer, socket, connection })
+        Ok(Self { peer, socket, connection, key_exchange, resumed })
     }
 
     pub fn peer(&self) -> &SpiffeId {
         &self.peer
+    }
+
+    /// The key exchange group of the handshake, as RFC 8446 §4.2.7 and its registry name it; empty when it was resumed without one.
+    pub fn key_exchange(&self) -> &'static str {
+        self.key_exchange
+    }
+
+    /// The handshake went on from an earlier one (RFC 8446 §2.2).
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
     }
 
     /// The next stream; `None` when the connection has ended. To be polled all along: it drives the connection.

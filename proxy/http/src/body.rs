@@ -4,15 +4,20 @@
 //! so every pairing of the two sides is the same few lines. Back-pressure is the sink's: a source is asked for more only
 //! when what it gave has found room, and HTTP/2 flow control is released only then.
 
-use crate::connection::{Reader, Writer};
+use crate::{
+    connection::{Reader, Writer},
+    peer::Lease,
+};
 use bytes::Bytes;
-use h2::{RecvStream, SendStream};
+use h2::{RecvStream, SendStream, client::ResponseFuture};
 use http::HeaderMap;
+use policy::limits::BULK_BYTES;
 use proxy_h1::{BodyLength, Decoded, Decoder, Fields, Refusal};
 use std::{
     cell::Cell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -28,6 +33,12 @@ pub enum Source<'a> {
     Raw { reader: &'a mut Reader },
     /// DATA frames. `unreleased` is what was given and may still wait in the sink.
     Stream { stream: RecvStream, unreleased: usize },
+    /// DATA frames of a stream whose response has not come yet.
+    Opening(ResponseFuture),
+    /// What came already, then the rest.
+    Early { bytes: Bytes, rest: Box<Source<'a>> },
+    /// Nothing, or nothing more.
+    Ended,
 }
 
 /// Where a body goes to.
@@ -71,7 +82,37 @@ pub enum Failure {
     Truncated,
 }
 
+/// Counts the bytes of one direction as they go.
+#[derive(Default)]
+pub struct Meter<'a> {
+    bytes: Cell<u64>,
+    /// The stream's place on its connection, which is to know when it turns out to be bulk.
+    lease: Option<&'a Lease>,
+}
+
+impl<'a> Meter<'a> {
+    pub fn of(lease: &'a Lease) -> Self {
+        Self { bytes: Cell::new(0), lease: Some(lease) }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    fn add(&self, count: u64) {
+        self.bytes.set(self.bytes.get() + count);
+        if let (Some(lease), true) = (self.lease, self.bytes.get() > BULK_BYTES) {
+            lease.mark_bulk();
+        }
+    }
+}
+
 impl<'a> Source<'a> {
+    /// What came already, then the rest of a stream.
+    pub fn early(bytes: Bytes, rest: RecvStream) -> Self {
+        Self::Early { bytes, rest: Box::new(Self::stream(rest)) }
+    }
+
     pub fn framed(reader: &'a mut Reader, length: BodyLength) -> Self {
         Self::Framed { reader, decoder: Decoder::new(length) }
     }
@@ -113,6 +154,18 @@ impl<'a> Source<'a> {
                     None => Poll::Ready(Ok(None)),
                 }
             }
+            Self::Opening(response) => {
+                let response = ready!(Pin::new(response).poll(cx))?;
+                *self = Self::stream(response.into_body());
+                self.poll_data(cx)
+            }
+            Self::Early { bytes, rest } => {
+                let bytes = std::mem::take(bytes);
+                let rest = std::mem::replace(&mut **rest, Self::Ended);
+                *self = rest;
+                Poll::Ready(Ok(Some(bytes)))
+            }
+            Self::Ended => Poll::Ready(Ok(None)),
         }
     }
 
@@ -121,7 +174,7 @@ impl<'a> Source<'a> {
         Poll::Ready(Ok(match self {
             Self::Framed { decoder, .. } if decoder.trailers().is_empty() => Trailers::None,
             Self::Framed { decoder, .. } => Trailers::Fields(decoder.trailers().clone()),
-            Self::Raw { .. } => Trailers::None,
+            Self::Raw { .. } | Self::Opening(_) | Self::Early { .. } | Self::Ended => Trailers::None,
             Self::Stream { stream, .. } => {
                 ready!(stream.poll_trailers(cx))?.map_or(Trailers::None, Trailers::Map)
             }
@@ -132,7 +185,8 @@ impl<'a> Source<'a> {
     pub fn is_end(&self) -> bool {
         match self {
             Self::Framed { decoder, .. } => decoder.is_end(),
-            Self::Raw { .. } => false,
+            Self::Raw { .. } | Self::Opening(_) | Self::Early { .. } => false,
+            Self::Ended => true,
             Self::Stream { stream, .. } => stream.is_end_stream(),
         }
     }
@@ -272,12 +326,8 @@ fn gone() -> h2::Error {
 
 /// Carries a whole body, trailers included, and counts its bytes as they go. When it returns, the last ones are with the
 /// kernel, or with the HTTP/2 connection.
-pub async fn pump(
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
-    carried: &Cell<u64>,
-) -> Result<(), BodyError> {
-    let last = match poll_fn(|cx| poll_body(source, sink, cx, carried)).await {
+pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>, meter: &Meter<'_>) -> Result<(), BodyError> {
+    let last = match poll_fn(|cx| poll_body(source, sink, cx, meter)).await {
         Err(BodyError::Source(failure)) => {
             // What did come goes on before the failure does.
             poll_fn(|cx| sink.poll_flush(cx)).await.map_err(BodyError::Sink)?;
@@ -299,13 +349,13 @@ fn poll_body(
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     cx: &mut Context<'_>,
-    carried: &Cell<u64>,
+    meter: &Meter<'_>,
 ) -> Poll<Result<bool, BodyError>> {
     loop {
         ready!(sink.poll_room(cx)).map_err(BodyError::Sink)?;
         match source.poll_data(cx) {
             Poll::Ready(Ok(Some(data))) => {
-                carried.set(carried.get() + data.len() as u64);
+                meter.add(data.len() as u64);
                 let last = source.is_end();
                 sink.push(data, last).map_err(BodyError::Sink)?;
                 if last {

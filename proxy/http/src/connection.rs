@@ -57,6 +57,13 @@ impl Connection {
         &self.reader.stream
     }
 
+    /// The stream and what was read of it, for somebody else to go on with. Only before anything was written.
+    pub fn into_parts(self) -> (Stream, BytesMut) {
+        let Self { reader: Reader { stream, buffer, .. }, writer } = self;
+        drop(writer);
+        (Rc::into_inner(stream).expect("reader and writer alone share it"), buffer)
+    }
+
     /// Nothing is half read or half written.
     pub fn is_clean(&self) -> bool {
         self.reader.buffer.is_empty() && self.writer.is_empty()
@@ -77,7 +84,7 @@ impl Connection {
 
 impl Reader {
     /// Reads what is there onto the end of the buffer; 0 is the peer's end.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let count = ready!(self.stream.poll_read(cx, &mut self.buffer, self.room))?;
         if count >= self.room {
             self.room = (self.room * 2).min(READ_AHEAD_BYTES);
@@ -88,6 +95,11 @@ impl Reader {
     /// Ready when bytes, the end or an error are there to be read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.buffer.is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// What was read and not used, to be taken from.
+    pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
     }
 
     /// What was read and not used.
@@ -107,7 +119,7 @@ impl Writer {
     }
 
     /// Writes small things by a function of `proxy-h1`, in order with the pushed bytes.
-    pub(crate) fn encode(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn encode(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(if self.tail.is_empty() { &mut self.out } else { &mut self.after });
     }
 

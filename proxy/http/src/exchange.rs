@@ -5,11 +5,11 @@
 
 use crate::{
     accept::Incoming,
-    body::{BodyError, Failure, Sink, Source, pump},
+    body::{BodyError, Failure, Meter, Sink, Source, pump},
     connection::{Connection, Reader},
     failed::{Failed, Replay},
     head::{self, ClientFraming, StreamRequest},
-    peer::PeerStream,
+    peer::{Lease, PeerStream},
     tunnel::tunnel,
 };
 use bytes::Bytes;
@@ -18,7 +18,6 @@ use http::Method;
 use policy::Reason;
 use proxy_h1::{BodyLength, Limits, Parse, RequestHead, ResponseHead};
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     task::{Context, Poll, ready},
@@ -40,9 +39,9 @@ pub struct Answered {
 
 /// Bytes of both bodies as they go.
 #[derive(Default)]
-struct Count {
-    request: Cell<u64>,
-    response: Cell<u64>,
+struct Count<'a> {
+    request: Meter<'a>,
+    response: Meter<'a>,
 }
 
 /// A client's HTTP/1 request over a stream to a peer proxy.
@@ -52,12 +51,12 @@ pub async fn client_to_stream(
     body: BodyLength,
     stream: PeerStream,
 ) -> Result<Answered, Failed> {
-    let PeerStream { mut response, send, lease: _lease } = stream;
     let framing = ClientFraming::of(head);
-    let count = Count::default();
     if opens_tunnel(head) {
-        return client_tunnel_to_stream(client, framing, response, send).await;
+        return client_tunnel_to_stream(client, framing, stream).await;
     }
+    let PeerStream { mut response, send, lease } = stream;
+    let count = Count::of(&lease);
     let Connection { reader, writer } = client;
     let upload = async {
         if has_body(body) {
@@ -72,7 +71,7 @@ pub async fn client_to_stream(
                 StreamHead::Interim(parts) => {
                     if framing.version == proxy_h1::Version::Http11 {
                         writer.encode(|out| head::write_stream_interim(out, &parts));
-                        poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| client_gone())?;
+                        poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
                     }
                 }
                 StreamHead::Final(parts, recv) => {
@@ -128,7 +127,7 @@ pub async fn client_to_plain(
             if response.status() < 200 {
                 if framing.version == proxy_h1::Version::Http11 {
                     writer.encode(|out| head::write_interim(out, &response, method));
-                    poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| client_gone())?;
+                    poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
                 }
                 continue;
             }
@@ -148,15 +147,15 @@ pub async fn client_to_plain(
     Ok(count.answered(status, keep_alive && sent, hop_reusable && sent))
 }
 
-/// A peer's stream over a plain connection to the application. The response goes to `respond` by itself.
+/// A peer's stream, its body if it has one, over a plain connection to the application. The response goes to `respond` by itself.
 pub async fn stream_to_plain(
     request: &StreamRequest,
-    incoming: RecvStream,
+    incoming: Option<RecvStream>,
     respond: &mut SendResponse<Bytes>,
     hop: &mut Connection,
     reused: bool,
 ) -> Result<Answered, Failed> {
-    let ended = incoming.is_end_stream();
+    let ended = incoming.is_none();
     let mut chunked = false;
     hop.writer.encode(|out| chunked = request.write(out, ended));
     let method = request.method.as_str();
@@ -167,11 +166,12 @@ pub async fn stream_to_plain(
     let (to_hop, from_hop) = (&mut hop.writer, &mut hop.reader);
     let mut response = ResponseHead::default();
     let upload = async {
-        if ended {
-            poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))
-        } else {
-            let (mut source, mut sink) = (Source::stream(incoming), Sink::framed(to_hop, chunked));
-            pump(&mut source, &mut sink, &count.request).await
+        match incoming {
+            None => poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into())),
+            Some(incoming) => {
+                let (mut source, mut sink) = (Source::stream(incoming), Sink::framed(to_hop, chunked));
+                pump(&mut source, &mut sink, &count.request).await
+            }
         }
     };
     let download = async {
@@ -205,9 +205,9 @@ pub async fn stream_to_plain(
 async fn client_tunnel_to_stream(
     client: &mut Connection,
     framing: ClientFraming,
-    mut response: h2::client::ResponseFuture,
-    send: h2::SendStream<Bytes>,
+    stream: PeerStream,
 ) -> Result<Answered, Failed> {
+    let PeerStream { mut response, send, lease } = stream;
     let (parts, recv) = loop {
         if let StreamHead::Final(parts, recv) = poll_fn(|cx| poll_stream_head(&mut response, cx)).await? {
             break (parts, recv);
@@ -215,7 +215,7 @@ async fn client_tunnel_to_stream(
     };
     let Connection { reader, writer } = client;
     let switching = head::accepted_upgrade(&parts).cloned();
-    let count = Count::default();
+    let count = Count::of(&lease);
     let status = parts.status.as_u16();
     if let Some(protocol) = &switching {
         writer.encode(|out| head::write_switching(out, &parts, protocol));
@@ -273,7 +273,7 @@ async fn client_tunnel_to_plain(
 
 async fn stream_tunnel_to_plain(
     request: &StreamRequest,
-    incoming: RecvStream,
+    incoming: Option<RecvStream>,
     respond: &mut SendResponse<Bytes>,
     hop: &mut Connection,
     reused: bool,
@@ -297,7 +297,7 @@ async fn stream_tunnel_to_plain(
         .map_err(|error| Failed::stream(&error).answered())?;
     let Connection { reader, writer } = hop;
     if tunnels {
-        let up = (Source::stream(incoming), Sink::Raw { writer });
+        let up = (incoming.map_or(Source::Ended, Source::stream), Sink::Raw { writer });
         let down = (Source::Raw { reader }, Sink::stream(send));
         tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
     } else if has_body(length) {
@@ -417,13 +417,8 @@ async fn both<T>(
 fn broken_off(failure: &Failure) -> Failed {
     match failure {
         Failure::Framing(refusal) => Failed::new(Reason::HttpRequestError, refusal.detail()),
-        _ => client_gone(),
+        _ => Failed::client_gone(),
     }
-}
-
-/// The client is not there to be answered.
-fn client_gone() -> Failed {
-    Failed::new(Reason::ConnectionTerminated, "the client went away").answered()
 }
 
 /// A response that did not arrive whole: the receiver is shown so.
@@ -431,13 +426,13 @@ fn incomplete(error: &BodyError, sink: &mut Sink<'_>) -> Failed {
     sink.abort(h2::Reason::INTERNAL_ERROR);
     match error {
         BodyError::Source(failure) => Failed::receiving(failure).answered(),
-        BodyError::Sink(_) => client_gone(),
+        BodyError::Sink(_) => Failed::client_gone(),
     }
 }
 
 /// A body that was begun cannot be sent again: nobody kept it.
-fn replayable(failed: Failed, body: BodyLength, count: &Count) -> Failed {
-    let replay = if has_body(body) || count.request.get() > 0 { Replay::Never } else { failed.replay };
+fn replayable(failed: Failed, body: BodyLength, count: &Count<'_>) -> Failed {
+    let replay = if has_body(body) || count.request.bytes() > 0 { Replay::Never } else { failed.replay };
     Failed { replay, ..failed }
 }
 
@@ -450,12 +445,16 @@ pub fn opens_tunnel(head: &RequestHead) -> bool {
     head.upgrade().is_some() || head.method() == "CONNECT"
 }
 
-impl Count {
+impl<'a> Count<'a> {
+    fn of(lease: &'a Lease) -> Self {
+        Self { request: Meter::of(lease), response: Meter::of(lease) }
+    }
+
     fn answered(&self, status: u16, client_reusable: bool, hop_reusable: bool) -> Answered {
         Answered {
             status,
-            request_bytes: self.request.get(),
-            response_bytes: self.response.get(),
+            request_bytes: self.request.bytes(),
+            response_bytes: self.response.bytes(),
             client_reusable,
             hop_reusable,
         }

@@ -35,6 +35,11 @@ impl Failed {
         Self { replay: Replay::Untouched, ..Self::new(reason, detail) }
     }
 
+    /// The client is not there to be answered.
+    pub fn client_gone() -> Self {
+        Self::new(Reason::ConnectionTerminated, "the client went away").answered()
+    }
+
     /// After the client has been given a part of an answer.
     pub fn answered(self) -> Self {
         Self { answered: true, replay: Replay::Never, ..self }

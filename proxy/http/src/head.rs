@@ -130,9 +130,9 @@ pub struct StreamRequest {
 
 impl StreamRequest {
     /// `Err` gives the request back: it carries a TCP connection.
-    pub fn new(mut parts: request::Parts) -> Result<Self, request::Parts> {
+    pub fn new(mut parts: request::Parts) -> Result<Self, Box<request::Parts>> {
         let version = match parts.headers.get(WEFT_HTTP).map(HeaderValue::as_bytes) {
-            None => return Err(parts),
+            None => return Err(Box::new(parts)),
             Some(b"1.0") => Version::Http10,
             Some(_) => Version::Http11,
         };

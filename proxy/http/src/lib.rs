@@ -19,6 +19,7 @@ pub mod head;
 pub mod peer;
 pub mod plain;
 mod read_ahead;
+pub mod tcp;
 pub mod tunnel;
 
 use failed::Failed;

@@ -1,12 +1,11 @@
 //! Bytes both ways: a TCP connection, or what an upgrade or a CONNECT opened.
 
 use crate::{
-    body::{BodyError, Sink, Source, pump},
+    body::{BodyError, Meter, Sink, Source, pump},
     failed::Failed,
 };
 use policy::{Reason, limits::HALF_CLOSED_IDLE};
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -18,13 +17,13 @@ use tokio::time::timeout;
 pub async fn tunnel(
     mut up: (Source<'_>, Sink<'_>),
     mut down: (Source<'_>, Sink<'_>),
-    sent: &Cell<u64>,
-    received: &Cell<u64>,
+    sent: &Meter<'_>,
+    received: &Meter<'_>,
 ) -> Result<(), Failed> {
     let ended = {
         let upload = pump(&mut up.0, &mut up.1, sent);
         let download = pump(&mut down.0, &mut down.1, received);
-        either_way(upload, download, || sent.get() + received.get()).await
+        either_way(upload, download, || sent.bytes() + received.bytes()).await
     };
     if ended.is_err() {
         // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.

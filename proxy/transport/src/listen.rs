@@ -23,6 +23,11 @@ impl Listener {
     /// Binds `address`, shared by all workers. `[::]` takes IPv4 too, and becomes `0.0.0.0` where the kernel has no IPv6.
     /// What is set on the socket here, every accepted connection inherits: no calls for each.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_std(address).and_then(Self::from_std)
+    }
+
+    /// [`Listener::bind`] without a runtime: the worker's own takes it over by `from_std`.
+    pub fn bind_std(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         match Self::bind_exactly(address) {
             Err(error) if address.ip().is_unspecified() && address.is_ipv6() && lacks_ipv6(&error) => {
                 Self::bind_exactly(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
@@ -31,7 +36,7 @@ impl Listener {
         }
     }
 
-    fn bind_exactly(address: SocketAddr) -> io::Result<Self> {
+    fn bind_exactly(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -42,7 +47,12 @@ impl Listener {
         tune(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into()).map(Self)
+        Ok(socket.into())
+    }
+
+    /// On the runtime of the caller.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        TcpListener::from_std(listener).map(Self)
     }
 
     pub fn local_address(&self) -> io::Result<SocketAddr> {

@@ -139,6 +139,14 @@ impl Stream {
         }
     }
 
+    /// The address of our end, IPv4 as IPv4 also on a dual-stack socket.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(tcp) => tcp.borrow().local_addr().map(crate::original::canonical),
+            Kind::Memory(memory) => memory.borrow().original_destination(),
+        }
+    }
+
     /// The address of the other end, IPv4 as IPv4 also on a dual-stack socket.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         match &self.0 {

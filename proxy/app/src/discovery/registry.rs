@@ -4,7 +4,7 @@ use super::{
     question::Question,
     watched::{Progress, Watched, milliseconds},
 };
-use policy::limits::{WATCH_IDLE, WATCHES};
+use policy::limits::WATCH_IDLE;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 pub(super) struct Registry<Q: Question> {
     epoch: Instant,
+    limit: usize,
     watches: Mutex<HashMap<Q, Entry<Q::Answer>>>,
 }
 
@@ -23,8 +24,9 @@ struct Entry<T> {
 }
 
 impl<Q: Question> Registry<Q> {
-    pub fn new(epoch: Instant) -> Self {
-        Self { epoch, watches: Mutex::default() }
+    /// Of `limit` watches at most.
+    pub fn new(epoch: Instant, limit: usize) -> Self {
+        Self { epoch, limit, watches: Mutex::default() }
     }
 
     /// The watch of `question`; a new one stands at `progress`, and `start` begins to follow it. Whether one had to go
@@ -40,7 +42,7 @@ impl<Q: Question> Registry<Q> {
             entry.watched.touch();
             return (Arc::clone(&entry.watched), false);
         }
-        let evicted = watches.len() >= WATCHES;
+        let evicted = watches.len() >= self.limit;
         if evicted {
             let longest_unused = watches
                 .iter()
@@ -79,6 +81,15 @@ impl<Q: Question> Registry<Q> {
     /// The age of what was longest not confirmed.
     pub fn oldest(&self) -> Option<std::time::Duration> {
         self.lock().values().filter_map(|entry| entry.watched.age()).max()
+    }
+
+    /// Each answered question with the time since its answer was confirmed.
+    pub fn ages(&self) -> Vec<(Q, std::time::Duration)> {
+        let watches = self.lock();
+        watches
+            .iter()
+            .filter_map(|(question, entry)| Some((question.clone(), entry.watched.age()?)))
+            .collect()
     }
 
     /// For people: each question with its answer, version and age, in order of the questions' text.

@@ -91,6 +91,10 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    fn take_back(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
     fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }

@@ -1,0 +1,274 @@
+//! What a worker remembers of the places traffic goes to: destinations as dialled, backends with their balancers, and
+//! the local application. Each follows its watch: a look at a version number a request, and more only when it has moved.
+
+use crate::{
+    discovery::Watched,
+    hop::Hop,
+    telemetry::{Direction, Edge, EdgeLabels},
+    worker::Worker,
+};
+use policy::{
+    Endpoint, Inbound, Outbound, Protocol, Reason, ServicePort, SpiffeId, limits, outbound::Forward,
+};
+use proxy_balance::{Balancer, Load};
+use proxy_http::{failed::Failed, plain::Plain};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// An address and port as the application dialled it.
+pub struct Destination {
+    pub address: SocketAddr,
+    watched: Arc<Watched<Outbound>>,
+    resolved: RefCell<Option<Rc<Resolved>>>,
+    used: Cell<Instant>,
+}
+
+/// What a destination's policy of one version makes of it.
+pub struct Resolved {
+    version: u64,
+    pub protocol: Protocol,
+    pub connect_timeout: Duration,
+    pub service: Option<ServicePort>,
+    /// `service` as a label.
+    pub label: Option<Rc<str>>,
+    forward: Hops,
+}
+
+/// The hops to choose from.
+#[derive(Clone)]
+pub enum Hops {
+    Balanced(Rc<Backend>),
+    One(Rc<Hop>),
+}
+
+/// A hop that was chosen, and where its load is kept.
+pub struct Chosen {
+    pub hop: Rc<Hop>,
+    pub load: Load,
+}
+
+impl Destination {
+    pub fn new(address: SocketAddr, watched: Arc<Watched<Outbound>>) -> Self {
+        Self { address, watched, resolved: RefCell::default(), used: Cell::new(Instant::now()) }
+    }
+
+    /// Until control's first word, or for as long as that may take.
+    pub async fn wait(&self, limit: Duration) {
+        if self.watched.latest().is_none() {
+            self.watched.first(limit).await;
+        }
+        self.used.set(Instant::now());
+    }
+
+    /// Where traffic goes now.
+    pub fn resolve(&self, worker: &Rc<Worker>) -> Rc<Resolved> {
+        let version = self.watched.version();
+        if let Some(resolved) = &*self.resolved.borrow()
+            && resolved.version == version
+        {
+            return resolved.clone();
+        }
+        let resolved = Rc::new(self.route(worker, version));
+        *self.resolved.borrow_mut() = Some(resolved.clone());
+        resolved
+    }
+
+    fn route(&self, worker: &Rc<Worker>, version: u64) -> Resolved {
+        let policy = self.watched.latest().unwrap_or_else(|| Arc::new(Outbound::external()));
+        let decision = policy.route();
+        let (service, forward) = match decision.forward {
+            Forward::Balanced(service) => {
+                let backend = worker.backend(service, self.address.is_ipv4());
+                (Some(service.clone()), Hops::Balanced(backend))
+            }
+            Forward::Endpoint(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
+            Forward::Original => {
+                let endpoint = Endpoint { address: self.address, identity: None, workload: None };
+                (None, Hops::One(worker.hop(&endpoint, None)))
+            }
+        };
+        Resolved {
+            version,
+            protocol: policy.protocol,
+            connect_timeout: decision.connect_timeout,
+            label: service.as_ref().map(|service| service.to_string().into()),
+            service,
+            forward,
+        }
+    }
+
+    /// False when it has not been used for long.
+    pub fn sweep(&self, now: Instant) -> bool {
+        if let Some(Hops::One(hop)) = self.resolved.borrow().as_ref().map(|resolved| &resolved.forward) {
+            hop.sweep(now);
+        }
+        now - self.used.get() < limits::WATCH_IDLE
+    }
+}
+
+impl Resolved {
+    pub fn hops(&self) -> Hops {
+        self.forward.clone()
+    }
+}
+
+impl Hops {
+    /// A hop, another one than those that were tried if there is one.
+    pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+        match self {
+            Self::One(hop) => Ok(Chosen { hop: hop.clone(), load: Load::default() }),
+            Self::Balanced(backend) => backend.choose(worker, tried).await,
+        }
+    }
+
+    /// How many there are: so often may a request be tried.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Balanced(backend) => backend.balancer.borrow().len(),
+        }
+    }
+}
+
+/// The endpoints of a Service port, of one address family.
+pub struct Backend {
+    service: ServicePort,
+    ipv4: bool,
+    watched: Arc<Watched<Vec<Endpoint>>>,
+    seen: Cell<u64>,
+    balancer: RefCell<Balancer<Rc<Hop>>>,
+    used: Cell<Instant>,
+}
+
+impl Backend {
+    pub fn new(service: ServicePort, ipv4: bool, watched: Arc<Watched<Vec<Endpoint>>>) -> Self {
+        Self {
+            service,
+            ipv4,
+            watched,
+            seen: Cell::new(0),
+            balancer: RefCell::default(),
+            used: Cell::new(Instant::now()),
+        }
+    }
+
+    async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+        if self.seen.get() == 0 && self.watched.latest().is_none() {
+            self.watched.first(limits::DISCOVERY_WAIT).await;
+        }
+        self.refresh(worker);
+        let now = Instant::now();
+        self.used.set(now);
+        let mut balancer = self.balancer.borrow_mut();
+        let mut rng = worker.rng.borrow_mut();
+        match balancer.pick(now.into_std(), &mut rng, tried) {
+            Some(picked) => Ok(Chosen { hop: picked.endpoint.clone(), load: picked.load }),
+            None => Err(Failed::untouched(
+                Reason::DestinationUnavailable,
+                format!("{} has no endpoint", self.service),
+            )),
+        }
+    }
+
+    /// Takes over what control has said since the last time. Connections to endpoints that left are let go of.
+    fn refresh(&self, worker: &Worker) {
+        let version = self.watched.version();
+        if version == self.seen.get() {
+            return;
+        }
+        let Some(endpoints) = self.watched.latest() else { return };
+        self.seen.set(version);
+        let of_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == self.ipv4;
+        let any = endpoints.iter().any(|endpoint| of_family(&endpoint));
+        let taken = endpoints.iter().filter(|endpoint| !any || of_family(endpoint));
+        let mut balancer = self.balancer.borrow_mut();
+        let held: HashMap<Endpoint, Rc<Hop>> =
+            balancer.iter().map(|(hop, _)| (hop.endpoint.clone(), hop.clone())).collect();
+        balancer.update(taken.map(|endpoint| {
+            held.get(endpoint).cloned().unwrap_or_else(|| worker.hop(endpoint, Some(&self.service)))
+        }));
+    }
+
+    pub fn sweep(&self, now: Instant) -> bool {
+        self.balancer.borrow().iter().for_each(|(hop, _)| hop.sweep(now));
+        now - self.used.get() < limits::WATCH_IDLE
+    }
+}
+
+/// The application on one of our own addresses and ports.
+pub struct Local {
+    /// Plaintext callers: from outside of the mesh.
+    pub hop: Rc<Hop>,
+    address: SocketAddr,
+    watched: Arc<Watched<Inbound>>,
+    /// Callers by identity.
+    edges: RefCell<HashMap<SpiffeId, Arc<Edge>>>,
+    used: Cell<Instant>,
+}
+
+impl Local {
+    pub fn new(worker: &Rc<Worker>, address: SocketAddr, watched: Arc<Watched<Inbound>>) -> Self {
+        let edge = worker.telemetry.edge(&labels(&watched, address, None));
+        let endpoint = Endpoint { address, identity: None, workload: None };
+        Self {
+            hop: Rc::new(Hop::new(endpoint, &worker.dialer, true, edge)),
+            address,
+            watched,
+            edges: RefCell::default(),
+            used: Cell::new(Instant::now()),
+        }
+    }
+
+    pub async fn wait(&self, limit: Duration) {
+        if self.watched.latest().is_none() {
+            self.watched.first(limit).await;
+        }
+        self.used.set(Instant::now());
+    }
+
+    pub fn plain(&self) -> &Plain {
+        match &self.hop.way {
+            crate::hop::Way::Plain(plain) => plain,
+            crate::hop::Way::Peer(_) => unreachable!("the way to the own application is plain"),
+        }
+    }
+
+    pub fn service(&self) -> Option<ServicePort> {
+        self.watched.latest().and_then(|policy| policy.service.clone())
+    }
+
+    /// The numbers of a caller, looked up once a connection.
+    pub fn edge(&self, worker: &Worker, peer: &SpiffeId) -> Arc<Edge> {
+        let mut edges = self.edges.borrow_mut();
+        if let Some(edge) = edges.get(peer) {
+            return edge.clone();
+        }
+        let edge = worker.telemetry.edge(&labels(&self.watched, self.address, Some(peer)));
+        edges.insert(peer.clone(), edge.clone());
+        edge
+    }
+
+    pub fn sweep(&self, now: Instant) -> bool {
+        self.hop.sweep(now);
+        now - self.used.get() < limits::WATCH_IDLE
+    }
+}
+
+fn labels(watched: &Watched<Inbound>, address: SocketAddr, peer: Option<&SpiffeId>) -> EdgeLabels {
+    let service = watched.latest().and_then(|policy| policy.service.as_ref().map(ToString::to_string));
+    EdgeLabels {
+        direction: Direction::Inbound,
+        service: service.unwrap_or_default().into(),
+        workload: "".into(),
+        identity: peer.map(ToString::to_string).unwrap_or_default().into(),
+        backend: address.port().to_string().into(),
+        tls: if peer.is_some() { "1.3" } else { "none" },
+    }
+}

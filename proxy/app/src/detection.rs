@@ -1,0 +1,110 @@
+//! Finding out what a connection carries: the loop around `proxy-detect`, which decides; here are the sockets and the clock.
+
+use crate::destination::Chosen;
+use proxy_detect::{Detector, How, MAX_PEEK, Protocol, Step};
+use proxy_http::{connection::Connection, failed::Failed, tcp::Upstream};
+use std::{future::Future, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// What was found out, and the upstream connection if one was made on the way.
+pub struct Detected {
+    pub protocol: Protocol,
+    pub how: How,
+    pub upstream: Option<(Upstream, Chosen)>,
+}
+
+/// What happened first.
+enum Event {
+    Client(std::io::Result<usize>),
+    Server,
+    Connected(Result<(Upstream, Chosen), Failed>),
+}
+
+/// Reads until it is known what the client speaks. `connect` makes the upstream connection that a silent client calls for.
+pub async fn detect<C>(
+    client: &mut Connection,
+    remembered: bool,
+    connect: impl FnOnce() -> C,
+) -> Result<Detected, Failed>
+where
+    C: Future<Output = Result<(Upstream, Chosen), Failed>>,
+{
+    let begin = Instant::now();
+    let mut detector = if remembered { Detector::remembering_server_first() } else { Detector::new() };
+    let mut step = match client.reader.buffered() {
+        // Most clients speak at once: their bytes are here, and no timer is needed.
+        [] => match poll_fn(|cx| Poll::Ready(client.reader.poll_fill(cx))).await {
+            Poll::Ready(Ok(0)) => detector.on_client_eof(),
+            Poll::Ready(Ok(_)) => detector.on_client(client.reader.buffered(), Duration::ZERO),
+            _ => detector.on_client_silent(Duration::ZERO),
+        },
+        bytes => detector.on_client(bytes, Duration::ZERO),
+    };
+    while let Step::Wait(wait) = step {
+        step = match timeout(wait, poll_fn(|cx| client.reader.poll_fill(cx))).await {
+            Ok(read) => heard(&mut detector, client, read, begin)?,
+            Err(_) => detector.on_client_silent(begin.elapsed()),
+        };
+    }
+    match step {
+        Step::Decided(protocol, how) => Ok(Detected { protocol, how, upstream: None }),
+        _ => both_sides(detector, client, connect(), begin).await,
+    }
+}
+
+/// The client is silent: listens to both sides, whoever speaks first decides.
+async fn both_sides(
+    mut detector: Detector,
+    client: &mut Connection,
+    connect: impl Future<Output = Result<(Upstream, Chosen), Failed>>,
+    begin: Instant,
+) -> Result<Detected, Failed> {
+    let mut connect = pin!(connect);
+    let mut upstream: Option<(Upstream, Chosen)> = None;
+    let mut wait = None;
+    loop {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(read) = client.reader.poll_fill(cx) {
+                return Poll::Ready(Event::Client(read));
+            }
+            match &mut upstream {
+                Some((upstream, _)) => upstream.poll_spoken(cx).map(|()| Event::Server),
+                None => connect.as_mut().poll(cx).map(Event::Connected),
+            }
+        });
+        let event = match wait {
+            Some(wait) => timeout(wait, event).await.ok(),
+            None => Some(event.await),
+        };
+        let step = match event {
+            Some(Event::Connected(connected)) => {
+                upstream = Some(connected?);
+                continue;
+            }
+            Some(Event::Client(read)) => heard(&mut detector, client, read, begin)?,
+            Some(Event::Server) => detector.on_server_first(),
+            None => detector.on_client_silent(begin.elapsed()),
+        };
+        match step {
+            Step::Wait(time) => wait = Some(time),
+            Step::ConnectUpstream => wait = None,
+            Step::Decided(protocol, how) => return Ok(Detected { protocol, how, upstream }),
+        }
+    }
+}
+
+fn heard(
+    detector: &mut Detector,
+    client: &Connection,
+    read: std::io::Result<usize>,
+    begin: Instant,
+) -> Result<Step, Failed> {
+    match read {
+        Ok(0) => Ok(detector.on_client_eof()),
+        Ok(_) => {
+            debug_assert!(client.reader.buffered().len() <= 2 * MAX_PEEK);
+            Ok(detector.on_client(client.reader.buffered(), begin.elapsed()))
+        }
+        Err(_) => Err(Failed::client_gone()),
+    }
+}

@@ -1,0 +1,89 @@
+//! A connection that leaves: from the application to wherever it dialled. Read `serve` from top to bottom.
+
+use crate::{
+    destination::Destination,
+    detection::{Detected, detect},
+    requests::{Requests, Routed},
+    tcp,
+    telemetry::Direction::Outbound,
+    worker::Worker,
+};
+use bytes::BytesMut;
+use policy::Reason;
+use proxy_detect::{How, Protocol};
+use proxy_http::{connection::Connection, failed::Failed};
+use proxy_transport::Stream;
+use std::rc::Rc;
+
+/// accept → original destination → policy → protocol → requests (route, balance, replay, measure) or bytes → next hop.
+pub async fn serve(worker: Rc<Worker>, client: Stream) {
+    let Ok(original) = client.original_destination() else { return client.reset_on_drop() };
+    if worker.is_own_port(original.port()) && is_direct(&client, original) {
+        tracing::warn!(%original, reason = %Reason::ProxyLoopDetected, "a connection was made to the proxy itself");
+        worker.telemetry.reason(Outbound, None, Reason::ProxyLoopDetected);
+        return client.reset_on_drop();
+    }
+    let destination = worker.destination(original).await;
+    let mut client = Connection::new(client, BytesMut::new());
+    match protocol(&worker, &destination, &mut client).await {
+        Ok(Detected { protocol: Protocol::Http1, .. }) => {
+            let route = {
+                let worker = worker.clone();
+                move || route(&worker, &destination)
+            };
+            Requests { worker, direction: Outbound, route }.serve(client).await;
+        }
+        // HTTP/2 and TLS of the application's own travel as bytes.
+        Ok(Detected { upstream, .. }) => {
+            let Routed { hops, connect_timeout, service } = route(&worker, &destination);
+            let path = tcp::Path { worker: &worker, direction: Outbound, hops, connect_timeout, service };
+            path.carry(client, upstream).await;
+        }
+        Err(failed) => tcp::refuse(&worker, Outbound, route(&worker, &destination).service, client, &failed),
+    }
+}
+
+/// Declared, remembered or detected: what the client speaks.
+async fn protocol(
+    worker: &Rc<Worker>,
+    destination: &Destination,
+    client: &mut Connection,
+) -> Result<Detected, Failed> {
+    let resolved = destination.resolve(worker);
+    let remembered = resolved.service.as_ref().is_some_and(|service| worker.remembers_server_first(service));
+    let known = match resolved.protocol {
+        policy::Protocol::Http1 => Some(Protocol::Http1),
+        policy::Protocol::Opaque | policy::Protocol::Tls => Some(Protocol::Opaque),
+        policy::Protocol::Http2 | policy::Protocol::Grpc => Some(Protocol::Http2),
+        policy::Protocol::Auto => None,
+    };
+    let detected = match known {
+        Some(protocol) => Detected { protocol, how: How::AppProtocol, upstream: None },
+        None => {
+            detect(client, remembered, || async {
+                let Routed { hops, connect_timeout, .. } = route(worker, destination);
+                tcp::connect(worker, &hops, connect_timeout).await
+            })
+            .await?
+        }
+    };
+    if let (How::ServerFirst, Some(service)) = (detected.how, &resolved.service) {
+        worker.remember_server_first(service);
+    }
+    worker.telemetry.detected(Outbound, detected.protocol.as_str(), detected.how.as_str());
+    Ok(detected)
+}
+
+fn route(worker: &Rc<Worker>, destination: &Destination) -> Routed {
+    let resolved = destination.resolve(worker);
+    Routed {
+        hops: resolved.hops(),
+        connect_timeout: resolved.connect_timeout,
+        service: resolved.label.clone(),
+    }
+}
+
+/// Nobody redirected it: the client dialled one of our own addresses, and so the proxy.
+fn is_direct(client: &Stream, original: std::net::SocketAddr) -> bool {
+    client.local_address().is_ok_and(|local| local == original)
+}

@@ -1,0 +1,95 @@
+//! What a proxy answers by itself: the one place where a reason becomes a response.
+
+use crate::telemetry::Direction;
+use http::{HeaderValue, Response, StatusCode, header};
+use policy::Reason;
+use proxy_h1::Version;
+use proxy_http::failed::Failed;
+use std::net::SocketAddr;
+
+/// An answer for a failure.
+pub struct Answer {
+    pub status: u16,
+    proxy_status: Option<String>,
+    body: String,
+}
+
+impl Answer {
+    /// `status`: what a codec knows better than the reason (414, 431, 501, …). Callers outside of the mesh are not told more
+    /// than the status: `inside` says that this one is of it.
+    pub fn new(
+        direction: Direction,
+        failed: &Failed,
+        status: Option<u16>,
+        next_hop: Option<SocketAddr>,
+        inside: bool,
+    ) -> Self {
+        let status = status.unwrap_or(failed.reason.status());
+        if !inside {
+            let text = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+            return Self { status, proxy_status: None, body: format!("{}\n", text.unwrap_or("Error")) };
+        }
+        Self {
+            status,
+            proxy_status: Some(proxy_status(direction, failed, next_hop)),
+            body: body(failed.reason, &failed.detail, next_hop),
+        }
+    }
+
+    /// For a stream of a peer proxy.
+    pub fn to_stream(&self) -> (Response<()>, bytes::Bytes) {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(self.status).expect("statuses are of three digits");
+        let headers = response.headers_mut();
+        if let Some(text) = &self.proxy_status {
+            let value = HeaderValue::from_str(text).expect("a structured field is printable ASCII");
+            headers.insert("proxy-status", value);
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        (response, self.body.clone().into())
+    }
+
+    /// For a client that speaks HTTP/1.
+    pub fn write(&self, out: &mut Vec<u8>, head: bool, close: bool) {
+        let status = StatusCode::from_u16(self.status).expect("statuses are of three digits");
+        let reason = status.canonical_reason().unwrap_or("Error");
+        proxy_h1::write_status_line(out, Version::Http11, self.status, reason.as_bytes());
+        if let Some(text) = &self.proxy_status {
+            proxy_h1::write_field(out, b"Proxy-Status", text.as_bytes());
+        }
+        proxy_h1::write_field(out, b"Content-Type", b"text/plain; charset=utf-8");
+        proxy_h1::write_field(out, b"Content-Length", self.body.len().to_string().as_bytes());
+        if close {
+            proxy_h1::write_field(out, b"Connection", b"close");
+        }
+        proxy_h1::write_end(out);
+        if !head {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+    }
+}
+
+/// RFC 9209 §2: one list member with its parameters.
+fn proxy_status(direction: Direction, failed: &Failed, next_hop: Option<SocketAddr>) -> String {
+    let mut text = format!("weft-{}; error={}", direction.as_str(), failed.reason);
+    if let Some(address) = next_hop {
+        text.push_str(&format!("; next-hop=\"{address}\""));
+    }
+    text.push_str("; details=\"");
+    // A structured string (RFC 8941 §3.3.3) is printable ASCII, quotes and backslashes escaped.
+    for symbol in failed.detail.chars().take(200) {
+        match symbol {
+            '"' | '\\' => text.extend(['\\', symbol]),
+            ' '..='~' => text.push(symbol),
+            _ => text.push('?'),
+        }
+    }
+    text.push('"');
+    text
+}
+
+fn body(reason: Reason, detail: &str, next_hop: Option<SocketAddr>) -> String {
+    let to = next_hop.map(|address| format!(" (next hop {address})")).unwrap_or_default();
+    format!("weft: {reason}: {} {detail}{to}.\nTry: {}\n", reason.says(), reason.remedy())
+}

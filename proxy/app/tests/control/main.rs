@@ -1,0 +1,9 @@
+//! The control-plane client against a control in the same process, in paused time.
+
+mod discovery;
+mod fake;
+mod identity;
+
+#[rustfmt::skip]
+#[path = "../../../../control/serve/src/generated.rs"]
+mod server;

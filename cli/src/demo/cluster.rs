@@ -1,6 +1,7 @@
 //! From stock manifests to what a cluster makes of them: Services get ClusterIPs, Deployments become Pods with names,
 //! addresses and a status. The parts of the API server, the controllers and the scheduler, as data; nothing runs here.
 
+mod object;
 mod pod;
 #[cfg(test)]
 mod tests;
@@ -10,12 +11,11 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use object::{Deployment, Metadata, Service};
 #[cfg(test)]
 use pod::Program;
 pub use pod::{Condition, Pod, Probe};
@@ -33,8 +33,10 @@ const LAST: u8 = 254;
 
 /// The objects of the manifests, with what the cluster added to them.
 pub struct Cluster {
-    namespaces: Vec<Namespace>,
-    accounts: Vec<ServiceAccount>,
+    /// All but the Deployments, as control is to know them.
+    manifests: Vec<Manifest>,
+    /// Names of the namespaces whose pods are to be meshed.
+    meshed: Vec<String>,
     services: Vec<Service>,
     deployments: Vec<Deployment>,
     has_ipv6: bool,
@@ -58,8 +60,8 @@ impl Cluster {
         has_ipv6: bool,
     ) -> anyhow::Result<Self> {
         let mut cluster = Self {
-            namespaces: Vec::new(),
-            accounts: Vec::new(),
+            manifests: Vec::new(),
+            meshed: Vec::new(),
             services: Vec::new(),
             deployments: Vec::new(),
             has_ipv6,
@@ -76,55 +78,64 @@ impl Cluster {
         if cluster.deployments.is_empty() {
             bail!("the manifests hold no Deployment");
         }
-        cluster.assign_addresses()?;
         Ok(cluster)
     }
 
-    fn add(&mut self, value: Value) -> anyhow::Result<()> {
-        let kind = value.get("kind").and_then(Value::as_str).context("a document has no kind")?.to_owned();
+    fn add(&mut self, mut object: Value) -> anyhow::Result<()> {
+        let kind = object["kind"].as_str().context("a document has no kind")?.to_owned();
         match kind.as_str() {
-            "Namespace" => self.namespaces.push(typed(&kind, value)?),
-            "ServiceAccount" => self.accounts.push(typed(&kind, value)?),
-            "Service" => self.services.push(typed(&kind, value)?),
-            "Deployment" => self.deployments.push(typed(&kind, value)?),
+            "Deployment" => {
+                self.deployments.push(typed(&object)?);
+                return Ok(());
+            }
+            "Namespace" => {
+                let Meta { metadata } = typed(&object)?;
+                if metadata.labels.get(INJECT.0).is_some_and(|value| value == INJECT.1) {
+                    self.meshed.push(metadata.name);
+                }
+            }
+            "Service" => {
+                let mut service: Service = typed(&object)?;
+                self.assign_address(&mut service, &mut object)?;
+                self.services.push(service);
+            }
+            "ServiceAccount" => {}
             _ => bail!("the demo runs no {kind}: only Namespace, ServiceAccount, Service and Deployment"),
         }
+        self.manifests.push(Manifest::new(object)?);
         Ok(())
     }
 
-    fn assign_addresses(&mut self) -> anyhow::Result<()> {
-        let wanting = self.services.iter_mut().filter_map(|service| service.spec.as_mut()).filter(|spec| {
-            spec.cluster_ip.is_none() && spec.type_.as_deref().is_none_or(|kind| kind == "ClusterIP")
-        });
-        let mut hosts = FIRST..=LAST;
-        for spec in wanting {
-            let host = hosts.next().context("too many Services for the demo's network")?;
-            let address = Ipv4Addr::new(10, 43, 0, host).to_string();
-            spec.cluster_ips = Some(vec![address.clone()]);
-            spec.cluster_ip = Some(address);
+    /// Gives a Service a ClusterIP if it wants one.
+    fn assign_address(&self, service: &mut Service, object: &mut Value) -> anyhow::Result<()> {
+        let spec = &mut service.spec;
+        if spec.cluster_ip.is_some() || spec.kind.as_deref().is_some_and(|kind| kind != "ClusterIP") {
+            return Ok(());
         }
+        let host = u8::try_from(self.services.len()).ok().and_then(|count| FIRST.checked_add(count));
+        let host = host.context("too many Services for the demo's network")?;
+        let address = Ipv4Addr::new(10, 43, 0, host).to_string();
+        object["spec"]["clusterIP"] = address.as_str().into();
+        object["spec"]["clusterIPs"] = vec![address.as_str()].into();
+        spec.cluster_ip = Some(address);
         Ok(())
     }
 
     /// The number of objects read.
     pub fn len(&self) -> usize {
-        self.namespaces.len() + self.accounts.len() + self.services.len() + self.deployments.len()
+        self.manifests.len() + self.deployments.len()
     }
 
     /// What control is to know besides the Pods.
-    pub fn manifests(&self) -> Vec<Manifest> {
-        let namespaces = self.namespaces.iter().map(|object| Manifest::new(&object.metadata, object));
-        let accounts = self.accounts.iter().map(|object| Manifest::new(&object.metadata, object));
-        let services = self.services.iter().map(|object| Manifest::new(&object.metadata, object));
-        namespaces.chain(accounts).chain(services).collect()
+    pub fn manifests(&self) -> &[Manifest] {
+        &self.manifests
     }
 
     /// One Pod for each replica, those first that a Service selects: the others are clients only.
     pub fn schedule(&mut self) -> anyhow::Result<Vec<Pod>> {
         let mut pods = Vec::new();
         for deployment in self.deployments.clone() {
-            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            for _ in 0..replicas {
+            for _ in 0..deployment.spec.replicas {
                 pods.push(self.make(&deployment)?);
             }
         }
@@ -135,28 +146,23 @@ impl Cluster {
     /// Another Pod of the Deployment that made this one.
     pub fn replacement(&mut self, pod: &Pod) -> anyhow::Result<Pod> {
         let made_by = |deployment: &&Deployment| {
-            let metadata = &deployment.metadata;
-            metadata.name.as_deref() == Some(&pod.deployment) && namespace(metadata) == pod.namespace
+            (&deployment.metadata.name, &deployment.metadata.namespace) == (&pod.deployment, &pod.namespace)
         };
         let deployment = self.deployments.iter().find(made_by).context("the Deployment is gone")?.clone();
         self.make(&deployment)
     }
 
     fn make(&mut self, deployment: &Deployment) -> anyhow::Result<Pod> {
-        let metadata = &deployment.metadata;
-        let name = metadata.name.clone().context("a Deployment has no name")?;
+        let Metadata { name, namespace, .. } = &deployment.metadata;
         if self.next_host == LAST {
             bail!("too many Pods for the demo's network");
         }
         let addresses = self.addresses(self.next_host);
         self.next_host += 1;
-        let made = self.made.entry((namespace(metadata).into(), name.clone())).or_default();
+        let made = self.made.entry((namespace.clone(), name.clone())).or_default();
         *made += 1;
         let ordinal = *made;
-        let is_meshed = self.namespaces.iter().any(|object| {
-            object.metadata.name.as_deref() == Some(namespace(metadata))
-                && has_label(&object.metadata, INJECT)
-        });
+        let is_meshed = self.meshed.contains(namespace);
         Pod::new(deployment, ordinal, addresses, is_meshed, &self.services)
             .with_context(|| format!("making a Pod of Deployment {name}"))
     }
@@ -164,11 +170,9 @@ impl Cluster {
     /// What a pod's /etc/hosts says of the Services, in the place of the cluster's DNS.
     pub fn hosts(&self) -> String {
         let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
-        for service in &self.services {
-            let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
-            if let (Some(address), Some(name)) = (address.filter(|ip| *ip != "None"), &service.metadata.name)
-            {
-                let full = format!("{name}.{}", namespace(&service.metadata));
+        for Service { metadata: Metadata { name, namespace, .. }, spec } in &self.services {
+            if let Some(address) = spec.cluster_ip.as_deref().filter(|address| *address != "None") {
+                let full = format!("{name}.{namespace}");
                 writeln!(text, "{address} {full} {full}.svc {full}.svc.{TRUST_DOMAIN}")
                     .expect("a String takes all");
             }
@@ -192,27 +196,28 @@ impl Cluster {
 }
 
 impl Manifest {
-    fn new<T: serde::Serialize>(metadata: &ObjectMeta, object: &T) -> Self {
-        let object = serde_json::to_value(object).expect("Kubernetes objects are JSON");
+    fn new(object: Value) -> anyhow::Result<Self> {
         let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let file = match &metadata.namespace {
-            Some(namespace) => format!("{kind}.{namespace}.{name}.json"),
-            None => format!("{kind}.{name}.json"),
+        let Meta { metadata } = typed(&object)?;
+        // A Namespace is in none.
+        let file = match object["metadata"].get("namespace") {
+            Some(_) => format!("{kind}.{}.{}.json", metadata.namespace, metadata.name),
+            None => format!("{kind}.{}.json", metadata.name),
         };
-        Self { file, object }
+        Ok(Self { file, object })
     }
 }
 
-fn typed<T: DeserializeOwned>(kind: &str, value: Value) -> anyhow::Result<T> {
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name").to_owned();
-    serde_json::from_value(value).with_context(|| format!("{kind} {name}"))
+#[derive(Deserialize)]
+struct Meta {
+    metadata: Metadata,
 }
 
-fn namespace(metadata: &ObjectMeta) -> &str {
-    metadata.namespace.as_deref().unwrap_or("default")
-}
-
-fn has_label(metadata: &ObjectMeta, (key, value): (&str, &str)) -> bool {
-    metadata.labels.as_ref().is_some_and(|labels| labels.get(key).is_some_and(|found| found == value))
+/// The fields of an object that the demo reads.
+fn typed<T: DeserializeOwned>(object: &Value) -> anyhow::Result<T> {
+    let name = || {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
+        format!("{} {name}", object["kind"].as_str().unwrap_or_default())
+    };
+    T::deserialize(object).with_context(name)
 }

@@ -5,16 +5,14 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{
-    Container, EnvVar, HostIP, Pod as Object, PodCondition, PodIP, PodSpec, PodStatus, Service,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{Manifest, TRUST_DOMAIN, namespace};
+use super::object::{Container, Deployment, Metadata, PodSpec, PortOrName, Service, Variable};
+use super::{Manifest, TRUST_DOMAIN};
 
+const NODE: &str = "10.42.0.1";
 /// What the injector sets on a pod that it meshed.
 const INJECTED: (&str, &str) = ("weft.mesh/injected", "true");
 
@@ -30,7 +28,7 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     pub program: Program,
     pub readiness: Option<Probe>,
-    object: Object,
+    object: Value,
 }
 
 /// What its container runs.
@@ -65,12 +63,11 @@ impl Pod {
         is_meshed: bool,
         services: &[Service],
     ) -> anyhow::Result<Self> {
-        let made_by = deployment.metadata.name.clone().context("it has no name")?;
-        let namespace = namespace(&deployment.metadata).to_owned();
-        let template = &deployment.spec.as_ref().context("it has no spec")?.template;
-        let mut labels = template.metadata.clone().unwrap_or_default().labels.unwrap_or_default();
-        let mut spec = template.spec.clone().context("its template has no spec")?;
-        let [container] = &spec.containers[..] else { bail!("the demo runs pods of one container") };
+        let Metadata { name: made_by, namespace, .. } = deployment.metadata.clone();
+        let template = &deployment.spec.template;
+        let mut labels = template.metadata.labels.clone();
+        let pod_spec = PodSpec::deserialize(&template.spec).context("its template's spec")?;
+        let [container] = &pod_spec.containers[..] else { bail!("the demo runs pods of one container") };
         let hash = hash(&made_by);
         let name = format!("{made_by}-{hash}-{ordinal}");
         let service = selecting(services, &namespace, &labels);
@@ -80,15 +77,23 @@ impl Pod {
         if is_meshed {
             labels.insert(INJECTED.0.into(), INJECTED.1.into());
         }
-        let account = spec.service_account_name.get_or_insert_with(|| "default".into()).clone();
-        spec.node_name = Some("demo".into());
-        let metadata = ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(namespace.clone()),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        };
-        let object = object(metadata, spec, &addresses);
+        let account = pod_spec.service_account_name.unwrap_or_else(|| "default".into());
+        let mut spec = template.spec.clone();
+        spec["serviceAccountName"] = account.as_str().into();
+        spec["nodeName"] = "demo".into();
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": spec,
+            "status": {
+                "phase": "Running",
+                "hostIP": NODE,
+                "hostIPs": [{"ip": NODE}],
+                "podIP": addresses.first(),
+                "podIPs": addresses.iter().map(|address| json!({"ip": address})).collect::<Vec<_>>(),
+            },
+        });
         let deployment = made_by;
         Ok(Self { namespace, name, deployment, account, service, addresses, program, readiness, object })
     }
@@ -105,68 +110,46 @@ impl Pod {
     /// The object in the given condition.
     pub fn manifest(&self, condition: Condition) -> Manifest {
         let mut object = self.object.clone();
-        let is_ready = condition == Condition::Ready;
-        let ready = PodCondition {
-            type_: "Ready".into(),
-            status: if is_ready { "True" } else { "False" }.into(),
-            ..PodCondition::default()
-        };
-        object.status.get_or_insert_default().conditions = Some(vec![ready]);
+        let ready = if condition == Condition::Ready { "True" } else { "False" };
+        object["status"]["conditions"] = json!([{"type": "Ready", "status": ready}]);
         if let Condition::Terminating { since } = condition {
-            object.metadata.deletion_timestamp = timestamp(since).map(Time);
+            object["metadata"]["deletionTimestamp"] = timestamp(since).into();
         }
-        Manifest::new(&object.metadata, &object)
+        Manifest::new(object).expect("a Pod that was made has a name")
     }
 }
 
-/// To whole seconds, as Kubernetes keeps it.
-fn timestamp(time: SystemTime) -> Option<Timestamp> {
+/// RFC 3339 in whole seconds, as Kubernetes writes it.
+fn timestamp(time: SystemTime) -> Option<String> {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()
-}
-
-fn object(metadata: ObjectMeta, spec: PodSpec, addresses: &[IpAddr]) -> Object {
-    let ips = addresses.iter().map(|address| PodIP { ip: address.to_string() });
-    let node = "10.42.0.1";
-    let status = PodStatus {
-        phase: Some("Running".into()),
-        host_ip: Some(node.into()),
-        host_ips: Some(vec![HostIP { ip: node.into() }]),
-        pod_ip: addresses.first().map(IpAddr::to_string),
-        pod_ips: Some(ips.collect()),
-        ..PodStatus::default()
-    };
-    Object { metadata, spec: Some(spec), status: Some(status) }
+    Some(Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()?.to_string())
 }
 
 /// The Service of that namespace whose selector the labels match, the first by name.
 fn selecting(services: &[Service], within: &str, labels: &BTreeMap<String, String>) -> Option<String> {
     let selects = |service: &&Service| {
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        namespace(&service.metadata) == within
-            && selector.is_some_and(|selector| {
-                !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            })
+        let selector = &service.spec.selector;
+        let matches = selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        service.metadata.namespace == within && !selector.is_empty() && matches
     };
-    services.iter().filter(selects).filter_map(|service| service.metadata.name.clone()).min()
+    services.iter().filter(selects).map(|service| service.metadata.name.clone()).min()
 }
 
 fn program(container: &Container) -> anyhow::Result<Program> {
     let image = container.image.as_deref().context("its container has no image")?;
     let file = image.rsplit('/').next().unwrap_or(image);
     let entry_point = file.split([':', '@']).next().unwrap_or(file).to_owned();
-    let mut command = container.command.clone().unwrap_or_default().into_iter();
+    let mut command = container.command.iter().cloned();
     let name = command.next().unwrap_or(entry_point);
     if name.is_empty() || name.contains('/') {
         bail!("the demo runs programs of its own folder, not {name:?}");
     }
-    let arguments = command.chain(container.args.clone().unwrap_or_default()).collect();
-    let plain = |variable: EnvVar| match (variable.value, variable.value_from) {
-        (value, None) => Ok((variable.name, value.unwrap_or_default())),
-        (_, Some(_)) => bail!("the demo cannot fill {}: it has valueFrom", variable.name),
+    let arguments = command.chain(container.args.iter().cloned()).collect();
+    let plain = |Variable { name, value, value_from }: &Variable| match value_from {
+        None => Ok((name.clone(), value.clone())),
+        Some(_) => bail!("the demo cannot fill {name}: it has valueFrom"),
     };
-    let environment =
-        container.env.clone().unwrap_or_default().into_iter().map(plain).collect::<Result<_, _>>()?;
+    let environment = container.env.iter().map(plain).collect::<Result<_, _>>()?;
     Ok(Program { name, arguments, environment })
 }
 
@@ -174,13 +157,13 @@ fn readiness(container: &Container) -> anyhow::Result<Option<Probe>> {
     let Some(probe) = &container.readiness_probe else { return Ok(None) };
     let get = probe.http_get.as_ref().context("the demo knows only httpGet as a readinessProbe")?;
     let port = match &get.port {
-        IntOrString::Int(port) => Some(*port),
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            ports.find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port)
+        PortOrName::Port(port) => Some(*port),
+        PortOrName::Name(name) => {
+            let named = container.ports.iter().find(|port| port.name.as_ref() == Some(name));
+            named.map(|port| port.container_port)
         }
     };
-    let port = port.and_then(|port| u16::try_from(port).ok()).context("its readinessProbe names no port")?;
+    let port = port.context("its readinessProbe names no port of it")?;
     Ok(Some(Probe { port, path: get.path.clone().unwrap_or_else(|| "/".into()) }))
 }
 

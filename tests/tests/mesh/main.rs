@@ -1,0 +1,10 @@
+//! The mesh from end to end: real programs in network namespaces, through real proxies and a real control.
+//!
+//! Each test has a world of its own (see the harness, `tests/src`); they need root, and the programs of `programs.rs`.
+
+// Panics are how a test fails.
+#![allow(clippy::unwrap_used)]
+
+mod http;
+mod programs;
+mod tcp;

@@ -18,6 +18,7 @@ use http::Method;
 use policy::Reason;
 use proxy_h1::{BodyLength, Limits, Parse, RequestHead, ResponseHead};
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     task::{Context, Poll, ready},
@@ -42,6 +43,8 @@ pub struct Answered {
 struct Count<'a> {
     request: Meter<'a>,
     response: Meter<'a>,
+    /// The request has gone whole.
+    sent: Cell<bool>,
 }
 
 /// A client's HTTP/1 request over a stream to a peer proxy.
@@ -63,6 +66,7 @@ pub async fn client_to_stream(
             let (mut source, mut sink) = (Source::framed(reader, body), Sink::stream(send));
             pump(&mut source, &mut sink, &count.request).await?;
         }
+        count.sent.set(true);
         watch(reader).await
     };
     let download = async {
@@ -87,9 +91,9 @@ pub async fn client_to_stream(
             }
         }
     };
-    let (sent, received) = both(upload, download).await;
+    let received = both(upload, download).await;
     let (status, keep_alive) = received.map_err(|failed| replayable(failed, body, &count))?;
-    Ok(count.answered(status, keep_alive && sent, true))
+    Ok(count.answered(status, keep_alive && count.sent.get(), true))
 }
 
 /// A client's HTTP/1 request over a plain connection.
@@ -119,6 +123,7 @@ pub async fn client_to_plain(
         } else {
             poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?;
         }
+        count.sent.set(true);
         watch(reader).await
     };
     let download = async {
@@ -142,8 +147,9 @@ pub async fn client_to_plain(
             return Ok((response.status(), following.keep_alive, response.keep_alive(length)));
         }
     };
-    let (sent, received) = both(upload, download).await;
+    let received = both(upload, download).await;
     let (status, keep_alive, hop_reusable) = received.map_err(|failed| replayable(failed, body, &count))?;
+    let sent = count.sent.get();
     Ok(count.answered(status, keep_alive && sent, hop_reusable && sent))
 }
 
@@ -167,12 +173,14 @@ pub async fn stream_to_plain(
     let mut response = ResponseHead::default();
     let upload = async {
         match incoming {
-            None => poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into())),
+            None => poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?,
             Some(incoming) => {
                 let (mut source, mut sink) = (Source::stream(incoming), Sink::framed(to_hop, chunked));
-                pump(&mut source, &mut sink, &count.request).await
+                pump(&mut source, &mut sink, &count.request).await?;
             }
         }
+        count.sent.set(true);
+        Ok(())
     };
     let download = async {
         loop {
@@ -196,10 +204,10 @@ pub async fn stream_to_plain(
             return Ok((response.status(), response.keep_alive(length)));
         }
     };
-    let (sent, received) = both(upload, download).await;
+    let received = both(upload, download).await;
     let body = if ended { BodyLength::None } else { BodyLength::Chunked };
     let (status, hop_reusable) = received.map_err(|failed| replayable(failed, body, &count))?;
-    Ok(count.answered(status, true, hop_reusable && sent))
+    Ok(count.answered(status, true, hop_reusable && count.sent.get()))
 }
 
 async fn client_tunnel_to_stream(
@@ -391,25 +399,23 @@ async fn watch(reader: &mut Reader) -> Result<(), BodyError> {
     Ok(())
 }
 
-/// Runs both directions until the response has ended. The flag says whether the request had, too.
+/// Runs both directions until the response has ended; what the upload does once the request has gone may be cut off.
 ///
 /// A client that breaks off ends both. A next hop that takes no more of the request may still answer: that is waited for.
 async fn both<T>(
     upload: impl Future<Output = Result<(), BodyError>>,
     download: impl Future<Output = Result<T, Failed>>,
-) -> (bool, Result<T, Failed>) {
+) -> Result<T, Failed> {
     let (mut upload, mut download) = (pin!(upload), pin!(download));
-    let mut sent = None;
+    let mut uploading = true;
     poll_fn(|cx| {
-        if sent.is_none()
-            && let Poll::Ready(ended) = upload.as_mut().poll(cx)
-        {
-            match ended {
-                Err(BodyError::Source(failure)) => return Poll::Ready((false, Err(broken_off(&failure)))),
-                ended => sent = Some(ended.is_ok()),
+        if uploading && let Poll::Ready(ended) = upload.as_mut().poll(cx) {
+            if let Err(BodyError::Source(failure)) = ended {
+                return Poll::Ready(Err(broken_off(&failure)));
             }
+            uploading = false;
         }
-        download.as_mut().poll(cx).map(|received| (sent.unwrap_or(false), received))
+        download.as_mut().poll(cx)
     })
     .await
 }
@@ -447,7 +453,7 @@ pub fn opens_tunnel(head: &RequestHead) -> bool {
 
 impl<'a> Count<'a> {
     fn of(lease: &'a Lease) -> Self {
-        Self { request: Meter::of(lease), response: Meter::of(lease) }
+        Self { request: Meter::of(lease), response: Meter::of(lease), sent: Cell::new(false) }
     }
 
     fn answered(&self, status: u16, client_reusable: bool, hop_reusable: bool) -> Answered {

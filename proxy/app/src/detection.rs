@@ -81,7 +81,15 @@ async fn both_sides(
                 upstream = Some(connected?);
                 continue;
             }
-            Some(Event::Client(read)) => heard(&mut detector, client, read, begin)?,
+            Some(Event::Client(read)) => match heard(&mut detector, client, read, begin) {
+                Ok(step) => step,
+                Err(failed) => {
+                    if let Some((upstream, _)) = upstream {
+                        upstream.reset();
+                    }
+                    return Err(failed);
+                }
+            },
             Some(Event::Server) => detector.on_server_first(),
             None => detector.on_client_silent(begin.elapsed()),
         };

@@ -52,6 +52,13 @@ impl Upstream {
         }
     }
 
+    /// Ends it by a reset, as its client has. A stream that is dropped does so by itself.
+    pub fn reset(self) {
+        if let Self::Plain(connection) = self {
+            connection.stream().reset_on_drop();
+        }
+    }
+
     /// Carries the client's connection to both ends.
     pub async fn carry(self, client: &mut Connection) -> Result<Answered, Failed> {
         let Connection { reader, writer } = client;

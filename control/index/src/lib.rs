@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod index;
+pub mod manifest;
 mod object;
 mod pod;
 mod problem;

@@ -1,12 +1,6 @@
 //! The objects that the index takes, and their keys. An `Object` is one whose names Kubernetes would accept.
 
-use k8s_openapi::{
-    api::{
-        core::v1::{Namespace, Pod, Service, ServiceAccount},
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use crate::manifest::{EndpointSlice, Namespace, ObjectMeta, Pod, Service, ServiceAccount};
 use policy::names::{is_label, is_subdomain};
 use serde::{Deserialize, Deserializer};
 use std::{fmt, sync::Arc};
@@ -28,7 +22,7 @@ pub struct Object {
     body: Body,
 }
 
-/// What an object says, in Kubernetes' own types.
+/// What an object says, in Kubernetes' own shape.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     Namespace(Box<Namespace>),

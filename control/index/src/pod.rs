@@ -1,7 +1,10 @@
 //! A Pod, as far as traffic is concerned.
 
-use crate::{Account, Key, problem::Notes};
-use k8s_openapi::api::core::v1::{Pod as Manifest, PodSpec, PodStatus};
+use crate::{
+    Account, Key,
+    manifest::{Pod as Manifest, PodSpec, PodStatus},
+    problem::Notes,
+};
 use policy::{WorkloadName, names::is_subdomain};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -1,9 +1,9 @@
 //! A Service, as far as traffic is concerned.
 
-use crate::{Key, problem::Notes};
-use k8s_openapi::{
-    api::core::v1::{Service as Manifest, ServiceSpec},
-    apimachinery::pkg::util::intstr::IntOrString,
+use crate::{
+    Key,
+    manifest::{IntOrString, Service as Manifest, ServiceSpec},
+    problem::Notes,
 };
 use policy::ServiceName;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};

@@ -1,7 +1,10 @@
 //! An EndpointSlice: some of the addresses behind a Service, kept by Kubernetes' endpoint controller or by hand.
 
-use crate::{Key, problem::Notes};
-use k8s_openapi::api::discovery::v1::{Endpoint as EndpointManifest, EndpointSlice as Manifest};
+use crate::{
+    Key,
+    manifest::{Endpoint as EndpointManifest, EndpointSlice as Manifest},
+    problem::Notes,
+};
 use policy::{ServiceName, WorkloadName};
 use std::{net::IpAddr, sync::Arc};
 
@@ -58,7 +61,7 @@ impl Slice {
             ports.push(SlicePort { name: port.name.clone().unwrap_or_default(), number });
         }
         let dns = manifest.address_type == "FQDN";
-        let endpoints = manifest.endpoints.iter().enumerate().filter(|_| !dns);
+        let endpoints = manifest.endpoints.iter().flatten().enumerate().filter(|_| !dns);
         Self {
             service: service.map(|name| ServiceName::new(&key.namespace, name)),
             ports,
@@ -78,7 +81,7 @@ fn read_endpoint(
 ) -> Option<SliceEndpoint> {
     let text = endpoint.addresses.first()?;
     let address = notes.address(format!("endpoints[{at}].addresses[0]"), text)?;
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let conditions = endpoint.conditions.unwrap_or_default();
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
     Some(SliceEndpoint {
         address,

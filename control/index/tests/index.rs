@@ -244,7 +244,8 @@ fn a_change_touches_all_that_depends_on_it_and_no_more() {
         &pod("b", "{app: other}", "{podIP: 10.1.0.2}"),
     ]
     .join("\n---\n");
-    let cases: &[(&str, &dyn Fn(&mut Index) -> Touched, &str)] = &[
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Index) -> Touched, &'a str);
+    let cases: &[Case<'_>] = &[
         ("the same again", &|index| apply(index, &base), ""),
         (
             "a pod becomes unready",

@@ -173,7 +173,9 @@ pub async fn stream_to_plain(
     let mut response = ResponseHead::default();
     let upload = async {
         match incoming {
-            None => poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?,
+            None => {
+                poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?
+            }
             Some(incoming) => {
                 let (mut source, mut sink) = (Source::stream(incoming), Sink::framed(to_hop, chunked));
                 pump(&mut source, &mut sink, &count.request).await?;

@@ -1,5 +1,5 @@
 # What one does with this tree, one target each. `make demo` needs cargo and a Linux kernel, nothing else.
-.PHONY: demo
+.PHONY: demo test bench fmt lint
 
 DEMO_BINARIES := weft weft-proxy weft-control weft-init weft-shop
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -8,3 +8,25 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 demo:
 	@cargo build $(DEMO_BINARIES:%=--bin %)
 	@$(TARGET_DIR)/debug/weft demo $(ARGS)
+
+# Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, wrk, curl,
+# openssl and iptables; .ci/run installs them. One alone: make test ARGS="-p tests --test mesh websocket"
+test:
+	cargo build --workspace
+	cargo test $(or $(ARGS),--workspace)
+
+# Our pair beside HAProxy, nginx and Envoy, as root: make bench ARGS="weft haproxy" (bench/README.md)
+bench:
+	cargo build --release --bin weft-proxy --bin weft-control --bin weft-load
+	@bench/run $(ARGS)
+
+fmt:
+	cargo fmt --all
+
+# What .ci/run holds against every change, besides the tests.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	@if command -v cargo-deny >/dev/null; then cargo deny --workspace check; \
+	else echo "cargo-deny is not installed: deny.toml was not checked"; fi

@@ -1,6 +1,8 @@
 //! `data/<case>.in.yaml`: objects, and last a document of questions. `data/<case>.out.yaml`: the answers and the
 //! problems of every object. `UPDATE=1` writes the answers anew; read the difference before committing it.
 
+#![allow(clippy::disallowed_methods, reason = "UPDATE is read from the environment, and only by the test")]
+
 use control_index::{Index, Key, Kind};
 use control_translate::{Detected, Mesh, problems};
 use policy::{Endpoint, Outbound, Protocol, ServicePort, Target, TrustDomain, WorkloadName};

@@ -1,1 +1,42 @@
-//! To be written.
+//! weft-control: manifests in, discovery and identity out.
+//!
+//! A batch of changes goes `source` -> `world` (index, translation) -> `answers` -> the `updates` of each stream that
+//! watches one of them. `identity` signs certificates with the `issuer` for who holds one of the `tokens`. All of it
+//! runs on one thread; only the directories are watched by another. Here is no policy: `control-translate` makes it.
+
+mod admin;
+mod answers;
+mod config;
+mod connection;
+mod discovery;
+mod file;
+#[rustfmt::skip]
+mod generated;
+mod identity;
+mod issuer;
+pub mod limits;
+mod metrics;
+mod problems;
+mod server;
+mod serving;
+mod source;
+mod state;
+mod tokens;
+mod updates;
+mod world;
+
+pub use config::Config;
+pub use issuer::AuthorityError;
+pub use problems::Problem;
+pub use server::{Control, Server, StartError};
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,1 +1,117 @@
-fn main() {}
+//! `weft-control`: flags, log, signals. What it does is in the library.
+
+use anyhow::Context;
+use clap::Parser;
+use control_serve::{Config, Server};
+use policy::TrustDomain;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Weft's control plane: reads Kubernetes manifests from directories, tells proxies where traffic goes, and gives
+/// them their identities.
+#[derive(Parser)]
+#[command(version)]
+struct Flags {
+    /// A directory of manifests (YAML or JSON), watched with all folders in it; may be given several times
+    #[arg(
+        long = "directory",
+        value_name = "DIR",
+        env = "WEFT_CONTROL_DIRECTORY",
+        value_delimiter = ',',
+        required = true
+    )]
+    directories: Vec<PathBuf>,
+    /// Where the root's key, the roots (ca.pem) and the tokens are kept; made at the first start
+    #[arg(long, value_name = "DIR", env = "WEFT_CONTROL_STATE")]
+    state: PathBuf,
+    /// Where proxies connect
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_CONTROL_LISTEN", default_value = "[::]:8486")]
+    listen: SocketAddr,
+    /// Where /ready, /live, /metrics and /problems are served
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_CONTROL_ADMIN_LISTEN", default_value = "[::]:8487")]
+    admin_listen: SocketAddr,
+    /// The SPIFFE trust domain of every identity
+    #[arg(long, value_name = "NAME", env = "WEFT_CONTROL_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// How long certificates are valid: 24h, 90m, 1h30m, 45s
+    #[arg(long, value_name = "TIME", env = "WEFT_CONTROL_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
+    certificate_lifetime: Duration,
+    /// error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", env = "WEFT_CONTROL_LOG", default_value = "info")]
+    log: LevelFilter,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(flags.log)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let mut config = Config::new(flags.directories, flags.state, flags.trust_domain);
+    config.listen = flags.listen;
+    config.admin_listen = flags.admin_listen;
+    config.certificate_lifetime = flags.certificate_lifetime;
+    let directories: Vec<String> =
+        config.directories.iter().map(|directory| directory.display().to_string()).collect();
+
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let server = Server::start(config).await?;
+    let (listen, _) = server.addresses()?;
+    let (objects, problems) = server.counts();
+    let from = directories.join(", ");
+    eprintln!("weft-control: ready: serving {listen} from {from} ({objects} objects, {problems} problems)");
+    server
+        .run(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+/// Hours, minutes and seconds, as in Kubernetes' durations (GEP-2257).
+fn duration(text: &str) -> Result<Duration, String> {
+    let malformed = || format!("{text:?} is not a time such as 24h, 90m or 1h30m");
+    let (mut seconds, mut number) = (0_u64, String::new());
+    for character in text.chars() {
+        let unit = match character {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            digit => {
+                number.push(digit);
+                continue;
+            }
+        };
+        let count: u64 = number.parse().map_err(|_| malformed())?;
+        seconds = count.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(malformed)?;
+        number.clear();
+    }
+    // Ten years: what is longer is a mistake, and would not fit into a certificate.
+    match number.is_empty() && (60..=315_360_000).contains(&seconds) {
+        true => Ok(Duration::from_secs(seconds)),
+        false => Err(format!("{}; at least 60s, at most 87600h", malformed())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, seconds) in [("24h", 86_400), ("1h30m", 5_400), ("90m", 5_400), ("61s", 61)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "24", "h", "-1h", "1d", "1.5h", "5s", "99999999h", "18446744073709551615h", "1h5"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

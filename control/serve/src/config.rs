@@ -1,0 +1,40 @@
+//! What control is told when it starts.
+
+use policy::TrustDomain;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Everything that can be set. `Config::new` has the defaults of the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directories of manifests.
+    pub directories: Vec<PathBuf>,
+    /// Where the root's key, the roots and the tokens are kept.
+    pub state: PathBuf,
+    /// Proxies connect here.
+    pub listen: SocketAddr,
+    /// `/ready`, `/live`, `/metrics`, `/problems`.
+    pub admin_listen: SocketAddr,
+    pub trust_domain: TrustDomain,
+    /// How long certificates are valid, the clock skew before it not counted.
+    pub certificate_lifetime: Duration,
+    /// Each stream says at least this often what it last said.
+    pub heartbeat: Duration,
+    /// Directories and state are looked at this often even when nothing says that they changed.
+    pub rescan: Duration,
+}
+
+impl Config {
+    pub fn new(directories: Vec<PathBuf>, state: PathBuf, trust_domain: TrustDomain) -> Self {
+        let any = |port| SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+        Self {
+            directories,
+            state,
+            listen: any(8486),
+            admin_listen: any(8487),
+            trust_domain,
+            certificate_lifetime: Duration::from_secs(24 * 3600),
+            heartbeat: Duration::from_secs(60),
+            rescan: Duration::from_secs(30),
+        }
+    }
+}

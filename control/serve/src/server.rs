@@ -1,0 +1,253 @@
+//! The server as a whole: what its parts share, how it starts and how it ends.
+
+use crate::{
+    Config, admin,
+    discovery::Discovery,
+    generated::{
+        endpoints_server::EndpointsServer, identity_server::IdentityServer, inbound_server::InboundServer,
+        outbound_server::OutboundServer, report_server::ReportServer,
+    },
+    identity::{Identity, Roots},
+    issuer::{Authority, AuthorityError},
+    limits,
+    metrics::Metrics,
+    serving::{self, OwnCertificate},
+    source::{Batch, directory::Directory},
+    state,
+    tokens::Tokens,
+    world::World,
+};
+use policy::SpiffeId;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// What the parts of a running control share.
+pub struct Control {
+    pub(crate) config: Config,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) own: Arc<OwnCertificate>,
+    identity: SpiffeId,
+    world: Mutex<World>,
+    tokens: Mutex<Tokens>,
+    authority: arc_swap::ArcSwap<Authority>,
+    /// `None` once control is closing.
+    roots: Mutex<Option<watch::Sender<Roots>>>,
+}
+
+/// A control that has read its directories and listens.
+pub struct Server {
+    control: Arc<Control>,
+    listener: TcpListener,
+    admin: TcpListener,
+    directory: Directory,
+}
+
+/// Why control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the state folder {path} cannot be made")]
+    State { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("a directory of manifests cannot be read")]
+    Directory(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl Server {
+    /// Opens the state, reads the directories and listens; nothing is served before `run`.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let fault = |source| StartError::State { path: config.state.clone(), source };
+        state::open(&config.state).map_err(fault)?;
+        let authority = Authority::open(&config.state, &config.trust_domain)?;
+        let listener = listen(config.listen).await?;
+        let admin = listen(config.admin_listen).await?;
+        let control = Arc::new(Control::new(config, authority)?);
+        let shared = Arc::clone(&control);
+        let (roots, rescan) = (control.config.directories.clone(), control.config.rescan);
+        let directory = Directory::watch(roots, rescan, move |batch| shared.take(batch))
+            .map_err(StartError::Directory)?;
+        Ok(Self { control, listener, admin, directory })
+    }
+
+    /// Where proxies and people reach it.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.listener.local_addr()?, self.admin.local_addr()?))
+    }
+
+    /// How many objects are held, and how many problems there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let world = self.control.world();
+        (world.objects(), world.problems().count())
+    }
+
+    /// Serves until `stop`, then ends every watch and waits a moment for the connections to close.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+        let Self { control, listener, admin, directory } = self;
+        let (connections, accepted) = mpsc::channel(16);
+        let acceptor = serving::acceptor(Arc::clone(&control.own))?;
+        let tasks = [
+            tokio::spawn(serving::accept(listener, acceptor, Arc::clone(&control.metrics), connections)),
+            tokio::spawn(admin::serve(admin, Arc::clone(&control))),
+            tokio::spawn(state::keep(Arc::clone(&control))),
+        ];
+        let (drain, drained) = oneshot::channel::<()>();
+        let serving = routes(&control).serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
+            // An error: the sender is gone, which means the same.
+            let _ = drained.await;
+        });
+        let mut serving = std::pin::pin!(serving);
+        let result = tokio::select! {
+            result = &mut serving => result,
+            () = stop => {
+                control.close();
+                drop(drain);
+                // Who has not gone by then is cut off.
+                timeout(limits::DRAIN_WAIT, serving).await.unwrap_or(Ok(()))
+            }
+        };
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(directory);
+        Ok(result?)
+    }
+}
+
+impl Control {
+    fn new(config: Config, authority: Authority) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::default());
+        let (roots, _) = watch::channel(Roots::default());
+        let identity =
+            SpiffeId::new(&config.trust_domain, "weft-system", "weft-control").expect("these are names");
+        let authority = Arc::new(authority);
+        let control = Self {
+            world: Mutex::new(World::new(config.trust_domain.clone(), Arc::clone(&metrics))),
+            tokens: Mutex::new(Tokens::new(config.state.join("tokens"))),
+            authority: arc_swap::ArcSwap::new(Arc::clone(&authority)),
+            roots: Mutex::new(Some(roots)),
+            own: Arc::default(),
+            identity,
+            metrics,
+            config,
+        };
+        control.publish(authority, SystemTime::now())?;
+        Ok(control)
+    }
+
+    /// What control knows. The lock is held for as long as one change or one question takes.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn authority(&self) -> Arc<Authority> {
+        self.authority.load_full()
+    }
+
+    /// The roots to trust; `None` when control is closing.
+    pub(crate) fn roots(&self) -> Option<watch::Receiver<Roots>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(watch::Sender::subscribe)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.roots().is_none()
+    }
+
+    /// Signs with another authority from now on, and tells the roots to those who watch them.
+    pub(crate) fn rely_on(&self, authority: Authority, now: SystemTime) -> Result<(), StartError> {
+        self.publish(Arc::new(authority), now)
+    }
+
+    pub(crate) fn renew_own(&self, authority: &Authority, now: SystemTime) -> Result<(), StartError> {
+        self.own.renew(authority, &self.identity, self.config.certificate_lifetime, now)
+    }
+
+    fn publish(&self, authority: Arc<Authority>, now: SystemTime) -> Result<(), StartError> {
+        self.renew_own(&authority, now)?;
+        let expiry = authority.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.root_expiry.set(expiry.as_secs() as i64);
+        if let Some(roots) = self.roots.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let now = Arc::new(authority.roots().to_vec());
+            roots.send_if_modified(|held| {
+                let differs = *held != now;
+                *held = now;
+                differs
+            });
+        }
+        self.authority.store(authority);
+        Ok(())
+    }
+
+    /// Takes what a source found, and makes tokens for the service accounts in it.
+    fn take(&self, batch: Batch) {
+        let accounts = {
+            let mut world = self.world();
+            world.take(batch).then(|| world.accounts())
+        };
+        let Some(accounts) = accounts else { return };
+        let failed = self.tokens().sync(&accounts);
+        let problems = failed.into_iter().map(|(path, error)| state::problem(&path, error.to_string()));
+        let problems: BTreeSet<_> = problems.collect();
+        if !problems.is_empty() {
+            self.world().state_problems(problems);
+        }
+    }
+
+    fn close(&self) {
+        self.world().close();
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+fn routes(control: &Arc<Control>) -> tonic::transport::server::Router {
+    let discovery = Arc::new(Discovery(Arc::clone(control)));
+    let identity = Identity(Arc::clone(control));
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(limits::PING_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::PING_WAIT))
+        .add_service(
+            OutboundServer::from_arc(Arc::clone(&discovery)).max_decoding_message_size(limits::REQUEST_BYTES),
+        )
+        .add_service(
+            EndpointsServer::from_arc(Arc::clone(&discovery))
+                .max_decoding_message_size(limits::REQUEST_BYTES),
+        )
+        .add_service(
+            InboundServer::from_arc(Arc::clone(&discovery)).max_decoding_message_size(limits::REQUEST_BYTES),
+        )
+        .add_service(ReportServer::from_arc(discovery).max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(IdentityServer::new(identity).max_decoding_message_size(limits::REQUEST_BYTES))
+}
+
+/// Where IPv6 is off, "any address" means any of IPv4.
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let any = address.is_ipv6() && address.ip().is_unspecified();
+    match TcpListener::bind(address).await {
+        Err(_) if any => {
+            let fallback = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            TcpListener::bind(fallback).await
+        }
+        bound => bound,
+    }
+    .map_err(|source| StartError::Listen { address, source })
+}

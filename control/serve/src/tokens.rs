@@ -1,0 +1,161 @@
+//! One token for each service account: who holds it may have a certificate of that account.
+//!
+//! They stand in files beside the state, for whoever starts a proxy to hand on. Control keeps and compares hashes
+//! only, so that neither its memory nor the time of an answer says anything of a token.
+
+use crate::{file, issuer::random};
+use control_index::Account;
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write,
+    fs, io,
+    path::PathBuf,
+};
+
+/// Random bytes of a token, written in hexadecimal.
+const TOKEN_BYTES: usize = 32;
+
+type Digest = [u8; 32];
+
+/// The tokens of all service accounts that there are.
+#[derive(Debug)]
+pub struct Tokens {
+    folder: PathBuf,
+    held: BTreeMap<Account, Digest>,
+    accounts: HashMap<Digest, Account>,
+}
+
+impl Tokens {
+    /// Tokens in files below `folder`; none is valid before its account is known.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, held: BTreeMap::new(), accounts: HashMap::new() }
+    }
+
+    /// Makes tokens for accounts that came, and ends those of accounts that went. Answers what failed.
+    pub fn sync(&mut self, accounts: &BTreeSet<Account>) -> Vec<(PathBuf, io::Error)> {
+        let gone: Vec<Account> =
+            self.held.keys().filter(|account| !accounts.contains(account)).cloned().collect();
+        for account in gone {
+            self.forget(&account);
+            let _ = fs::remove_file(self.path(&account));
+        }
+        let new: Vec<&Account> = accounts.iter().filter(|account| !self.held.contains_key(account)).collect();
+        new.into_iter().filter_map(|account| self.hold(account).err()).collect()
+    }
+
+    /// Reads all files again: a token that was replaced is the valid one now, one that was removed is made anew.
+    pub fn reread(&mut self) -> Vec<(PathBuf, io::Error)> {
+        let accounts: Vec<Account> = self.held.keys().cloned().collect();
+        accounts.iter().filter_map(|account| self.hold(account).err()).collect()
+    }
+
+    /// The account for which a token speaks.
+    pub fn account(&self, token: &str) -> Option<&Account> {
+        self.accounts.get(&digest(token.trim()))
+    }
+
+    fn hold(&mut self, account: &Account) -> Result<(), (PathBuf, io::Error)> {
+        let path = self.path(account);
+        let token = match fs::read_to_string(&path) {
+            Ok(text) if is_token(text.trim()) => text.trim().to_owned(),
+            _ => {
+                let token = new_token();
+                let folder = path.parent().expect("a token's file is in its namespace's folder");
+                file::secret_folder(folder)
+                    .and_then(|()| file::write(&path, token.as_bytes(), file::SECRET))
+                    .map_err(|error| (path, error))?;
+                token
+            }
+        };
+        self.forget(account);
+        let digest = digest(&token);
+        self.held.insert(account.clone(), digest);
+        self.accounts.insert(digest, account.clone());
+        Ok(())
+    }
+
+    fn forget(&mut self, account: &Account) {
+        if let Some(digest) = self.held.remove(account) {
+            self.accounts.remove(&digest);
+        }
+    }
+
+    /// Both names are checked ones: neither leads out of the folder.
+    fn path(&self, account: &Account) -> PathBuf {
+        self.folder.join(&*account.namespace).join(format!("{}.token", account.name))
+    }
+}
+
+fn new_token() -> String {
+    let mut bytes = [0; TOKEN_BYTES];
+    random(&mut bytes);
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
+}
+
+fn is_token(text: &str) -> bool {
+    text.len() == 2 * TOKEN_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// SHA-256.
+fn digest(text: &str) -> Digest {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
+    let hash = suite.common.hash_provider.hash(text.as_bytes());
+    hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn tokens_come_and_go_with_their_accounts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cart, order) = (Account::new("shop", "cart"), Account::new("shop", "order"));
+        let mut tokens = Tokens::new(folder.path().join("tokens"));
+        assert!(tokens.sync(&[cart.clone(), order.clone()].into()).is_empty());
+        let path = folder.path().join("tokens/shop/cart.token");
+        let token = fs::read_to_string(&path).expect("a token");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(path.parent().expect("a folder")).expect("a folder").permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(tokens.account(&token), Some(&cart));
+        assert_eq!(tokens.account(&format!("{token}\n")), Some(&cart));
+        assert_eq!(tokens.account(&token[1..]), None);
+        assert_eq!(tokens.account(""), None);
+
+        let mut again = Tokens::new(folder.path().join("tokens"));
+        assert_eq!(again.account(&token), None, "its account is not known yet");
+        again.sync(&[cart.clone()].into());
+        assert_eq!(again.account(&token), Some(&cart), "used again after a restart");
+
+        tokens.sync(&[order].into());
+        assert_eq!(tokens.account(&token), None);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_token_replaced_or_damaged_is_found_at_the_next_reading() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cart = Account::new("shop", "cart");
+        let mut tokens = Tokens::new(folder.path().into());
+        tokens.sync(&[cart.clone()].into());
+        let path = folder.path().join("shop/cart.token");
+        let first = fs::read_to_string(&path).expect("a token");
+        let second = new_token();
+        fs::write(&path, &second).expect("a token");
+        tokens.reread();
+        assert_eq!((tokens.account(&first), tokens.account(&second)), (None, Some(&cart)));
+        fs::write(&path, "").expect("no token");
+        tokens.reread();
+        assert_eq!(tokens.account(&second), None);
+        assert_eq!(tokens.account(""), None);
+        assert_eq!(tokens.account(&fs::read_to_string(&path).expect("a token")), Some(&cart));
+    }
+}

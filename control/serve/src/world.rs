@@ -1,0 +1,148 @@
+//! All that control knows, behind one lock: the index, what proxies found out, the answers that are watched and the
+//! problems. Whoever changes something renews the answers that it touches before the lock is free again.
+
+use crate::{
+    answers::{Question, Watched},
+    metrics::Metrics,
+    problems::{Problem, Problems, Source},
+    source::{Batch, Change},
+};
+use control_index::{Account, Index, Key, Kind, Touched};
+use control_translate::{Detected, Mesh, problems};
+use policy::{Protocol, ServicePort, TrustDomain};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What control knows.
+#[derive(Debug)]
+pub struct World {
+    trust_domain: TrustDomain,
+    index: Index,
+    detected: Detected,
+    watched: Watched,
+    problems: Problems,
+    /// Where each object is written.
+    origins: BTreeMap<Key, String>,
+    metrics: Arc<Metrics>,
+    closed: bool,
+}
+
+impl World {
+    pub fn new(trust_domain: TrustDomain, metrics: Arc<Metrics>) -> Self {
+        Self {
+            trust_domain,
+            index: Index::default(),
+            detected: Detected::default(),
+            watched: Watched::default(),
+            problems: Problems::default(),
+            origins: BTreeMap::new(),
+            metrics,
+            closed: false,
+        }
+    }
+
+    /// Takes what a source found; answers whether service accounts came or went.
+    pub fn take(&mut self, batch: Batch) -> bool {
+        let mut touched = Touched::default();
+        let mut changed = BTreeSet::new();
+        for change in batch.changes {
+            match change {
+                Change::Apply { object, origin } => {
+                    touched.merge(self.index.apply(&object));
+                    self.origins.insert(object.key().clone(), origin);
+                    changed.insert(object.key().clone());
+                }
+                Change::Delete(key) => {
+                    touched.merge(self.index.delete(&key));
+                    self.origins.remove(&key);
+                    changed.insert(key);
+                }
+            }
+        }
+        for service in &touched.services {
+            if self.index.service(service).is_none() {
+                self.detected.forget(service);
+            }
+            changed.insert(Key::new(Kind::Service, &service.namespace, &service.name));
+        }
+        self.problems.replace(Source::Directory, batch.problems);
+        changed.iter().for_each(|key| self.examine(key));
+        self.renew(&touched);
+        self.metrics.skipped.set(batch.skipped as i64);
+        self.count();
+        !touched.accounts.is_empty()
+    }
+
+    /// Takes what a proxy found a Service's port to speak. Reports on Services that nobody knows are nothing.
+    pub fn report(&mut self, backend: &ServicePort, protocol: Protocol) {
+        let known = self.index.service(&backend.service).and_then(|service| service.port(backend.port));
+        if known.is_some() && self.detected.report(backend, protocol) {
+            let touched = self.index.around(&backend.service);
+            self.renew(&touched);
+        }
+    }
+
+    /// The answers, and what they are made from; `None` when control is closing.
+    pub fn watched(&mut self) -> Option<(&mut Watched, Mesh<'_>)> {
+        if self.closed {
+            return None;
+        }
+        let mesh = Mesh { index: &self.index, detected: &self.detected, trust_domain: &self.trust_domain };
+        Some((&mut self.watched, mesh))
+    }
+
+    pub fn release(&mut self, question: &Question) {
+        self.watched.release(question);
+    }
+
+    /// Ends every watch and starts no more.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.watched.close();
+    }
+
+    /// What is wrong in the state folder now.
+    pub fn state_problems(&mut self, now: BTreeSet<Problem>) {
+        self.problems.replace(Source::State, now);
+        self.metrics.problems.set(self.problems.count() as i64);
+    }
+
+    pub fn accounts(&self) -> BTreeSet<Account> {
+        self.index.accounts().cloned().collect()
+    }
+
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    /// How many objects are held.
+    pub fn objects(&self) -> usize {
+        Kind::ALL.into_iter().map(|kind| self.index.count(kind)).sum()
+    }
+
+    fn examine(&mut self, key: &Key) {
+        let at = self.origins.get(key).cloned().unwrap_or_default();
+        let found = problems(&self.index, key).into_iter().map(|problem| Problem {
+            at: at.clone(),
+            object: problem.object.to_string(),
+            field: problem.field,
+            what: problem.what,
+        });
+        self.problems.replace(Source::Object(key.clone()), found.collect());
+    }
+
+    fn renew(&mut self, touched: &Touched) {
+        let mesh = Mesh { index: &self.index, detected: &self.detected, trust_domain: &self.trust_domain };
+        let changed = self.watched.renew(&mesh, touched);
+        self.metrics.changes.inc_by(changed as u64);
+    }
+
+    fn count(&self) {
+        for kind in Kind::ALL {
+            self.metrics.objects(kind).set(self.index.count(kind) as i64);
+        }
+        self.metrics.problems.set(self.problems.count() as i64);
+    }
+}

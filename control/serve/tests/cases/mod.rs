@@ -1,0 +1,4 @@
+mod directory;
+mod discovery;
+mod identity;
+mod lifecycle;

@@ -277,7 +277,11 @@ impl<Q: Question> Follower<Q> {
             }
             let since = Instant::now();
             let end = self.converse(connection).await;
-            tracing::debug!("control: {}: {end}; asking again", self.question);
+            match end {
+                // Once in a row of failures: the first may be no more than control going down.
+                End::Refused(_) if failures == 1 => tracing::warn!("control: {}: {end}", self.question),
+                _ => tracing::debug!("control: {}: {end}; asking again", self.question),
+            }
             if since.elapsed() >= Backoff::LONGEST {
                 (backoff, failures) = (Backoff::default(), 0);
             } else {

@@ -310,15 +310,17 @@ async fn a_frozen_control_is_found_by_ping_and_left() {
 async fn a_restart_loses_nothing_and_a_new_question_waits_for_it() {
     let (fake, mut calls, discovery) = start();
     let watched = discovery.outbound(target(1));
-    next(&mut calls.outbound).await.say(says(&service("cart"))).await;
+    let before = next(&mut calls.outbound).await;
+    before.say(says(&service("cart"))).await;
     becomes(&watched, service("cart"), SOON).await;
 
     fake.cut();
-    sleep(Duration::from_millis(1)).await;
+    before.closed().await;
     let new = discovery.outbound(target(2));
     let first = tokio::spawn(async move { new.first(DISCOVERY_WAIT).await });
-    for _ in 0..2 {
-        next(&mut calls.outbound).await.say(says(&service("order"))).await;
+    let after = [next(&mut calls.outbound).await, next(&mut calls.outbound).await];
+    for call in &after {
+        call.say(says(&service("order"))).await;
     }
     assert_eq!(first.await.expect("no panic").as_deref(), Some(&service("order")));
     becomes(&watched, service("order"), SOON).await;

@@ -61,18 +61,21 @@ impl World {
         let response = self.authority.certify(&call.question, CART, HOUR);
         call.answer(Ok(response));
     }
+}
 
-    async fn failure(&self) -> String {
-        let start = Instant::now();
-        loop {
-            if let Some(failure) = self.identity.failure() {
-                return failure.to_string();
-            }
-            assert!(start.elapsed() < Duration::from_secs(30), "no failure is told");
-            sleep(Duration::from_millis(20)).await;
+/// Until the last attempt's failure says this.
+async fn fails(identity: &Identity, says: &str) -> String {
+    let start = Instant::now();
+    loop {
+        match identity.failure() {
+            Some(failure) if failure.contains(says) => return failure.to_string(),
+            other => assert!(start.elapsed() < SOON, "{other:?} does not say {says:?}"),
         }
+        sleep(Duration::from_micros(100)).await;
     }
 }
+
+const SOON: Duration = Duration::from_secs(20);
 
 fn roots(authorities: &[&Authority]) -> v1::TrustUpdate {
     v1::TrustUpdate { roots: authorities.iter().map(|one| one.root().to_vec()).collect() }
@@ -101,15 +104,19 @@ async fn the_first_certificate_makes_the_proxy_ready() {
 async fn the_token_is_read_at_each_attempt() {
     let mut world = start();
     let file = world.files.path().join("token");
-    let call = next(&mut world.calls.certify).await;
+    let refusal = || Err(Status::unauthenticated("the token has expired"));
+    next(&mut world.calls.certify).await.answer(refusal());
+    let failure = fails(&world.identity, "the token has expired").await;
+    assert!(failure.contains("Unauthenticated"), "{failure}");
+
     fs::remove_file(&file).expect("a file");
-    call.answer(Err(Status::unauthenticated("the token has expired")));
-    let mut failure = world.failure().await;
-    assert!(failure.contains("the token has expired") && failure.contains("Unauthenticated"), "{failure}");
-    while !failure.contains("cannot be read") {
-        sleep(Duration::from_millis(50)).await;
-        failure = world.failure().await;
+    // One more attempt may have read the file before.
+    let calls = &mut world.calls.certify;
+    tokio::select! {
+        _ = fails(&world.identity, "cannot be read") => {}
+        () = async { while let Some(call) = calls.recv().await { call.answer(refusal()) } } => {}
     }
+
     fs::write(&file, "better").expect("a file");
     let call = next(&mut world.calls.certify).await;
     assert_eq!(call.question.token, "better");
@@ -167,7 +174,6 @@ async fn what_control_should_not_have_signed_is_refused() {
     let elsewhere = "spiffe://cluster.local/ns/bank/sa/cart";
     type Answer<'a> = &'a dyn Fn(&v1::CertifyRequest) -> v1::CertifyResponse;
     let authority = &world.authority;
-    let past = Duration::ZERO;
     let table: [(Answer<'_>, &str); 6] = [
         (&|request| foreign.certify(request, CART, HOUR), "of no root that is trusted"),
         (&|request| authority.certify(request, elsewhere, HOUR), "for the workload shop/cart-1"),
@@ -181,7 +187,7 @@ async fn what_control_should_not_have_signed_is_refused() {
             &|_| {
                 let own = proxy_tls::Request::new().expect("a request");
                 let request = v1::CertifyRequest { csr: own.csr().to_vec(), token: String::new() };
-                authority.certify(&request, CART, past + HOUR)
+                authority.certify(&request, CART, HOUR)
             },
             "keys may not be consistent",
         ),
@@ -190,12 +196,7 @@ async fn what_control_should_not_have_signed_is_refused() {
         let call = next(&mut world.calls.certify).await;
         let response = answer(&call.question);
         call.answer(Ok(response));
-        let start = Instant::now();
-        while !world.identity.failure().is_some_and(|failure| failure.contains(says)) {
-            let failure = world.identity.failure();
-            assert!(start.elapsed() < Duration::from_secs(5), "{failure:?} does not say {says:?}");
-            sleep(Duration::from_millis(1)).await;
-        }
+        fails(&world.identity, says).await;
         assert!(world.identity.credentials().is_none());
     }
     world.certify().await;
@@ -257,10 +258,12 @@ async fn control_is_found_under_a_new_root_that_it_announced() {
     let mut world = start();
     world.certify().await;
     let new = Authority::new("new");
-    next(&mut world.calls.trust).await.say(roots(&[&world.authority, &new])).await;
+    let before = next(&mut world.calls.trust).await;
+    before.say(roots(&[&world.authority, &new])).await;
     sleep(Duration::from_secs(1)).await;
     world.fake.certificate(new.control());
     world.fake.cut();
+    before.closed().await;
     next(&mut world.calls.trust).await;
     assert!(world.control.is_up());
     assert_eq!(world.control.failure(), None);
@@ -270,6 +273,6 @@ async fn control_is_found_under_a_new_root_that_it_announced() {
 async fn the_stream_of_roots_is_opened_anew_from_time_to_time() {
     let mut world = start();
     world.certify().await;
-    next(&mut world.calls.trust).await;
+    let _held = next(&mut world.calls.trust).await;
     timeout(Duration::from_secs(700), world.calls.trust.recv()).await.expect("in time").expect("a call");
 }

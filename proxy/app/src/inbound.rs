@@ -38,9 +38,8 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let service: Option<Rc<str>> = local.service().map(|service| service.to_string().into());
     let detected = detect(&mut client, false, || tcp::connect(&worker, &hops, CONNECT_TIMEOUT)).await;
     match detected {
-        Ok(Detected { protocol: Protocol::Tls(hello), upstream: None, .. })
-            if hello.offers(proxy_tls::ALPN) =>
-        {
+        // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
+        Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
             let (stream, read) = client.into_parts();
             peer(worker, local, stream, read).await;
         }

@@ -104,12 +104,12 @@ impl Destination {
         }
     }
 
-    /// False when it has not been used for long.
-    pub fn sweep(&self, now: Instant) -> bool {
+    /// False when it is to be forgotten: nobody holds or has used it for long, or no news of it will come any more.
+    pub fn sweep(&self, now: Instant, held: bool) -> bool {
         if let Some(Hops::One(hop)) = self.resolved.borrow().as_ref().map(|resolved| &resolved.forward) {
             hop.sweep(now);
         }
-        now - self.used.get() < limits::WATCH_IDLE
+        !self.watched.is_closed() && (held || now - self.used.get() < limits::WATCH_IDLE)
     }
 }
 
@@ -196,9 +196,9 @@ impl Backend {
         }));
     }
 
-    pub fn sweep(&self, now: Instant) -> bool {
+    pub fn sweep(&self, now: Instant, held: bool) -> bool {
         self.balancer.borrow().iter().for_each(|(hop, _)| hop.sweep(now));
-        now - self.used.get() < limits::WATCH_IDLE
+        !self.watched.is_closed() && (held || now - self.used.get() < limits::WATCH_IDLE)
     }
 }
 
@@ -255,9 +255,11 @@ impl Local {
         edge
     }
 
-    pub fn sweep(&self, now: Instant) -> bool {
+    pub fn sweep(&self, now: Instant, held: bool) -> bool {
         self.hop.sweep(now);
-        now - self.used.get() < limits::WATCH_IDLE
+        // A caller's numbers that only this memory and the telemetry hold may make room for others.
+        self.edges.borrow_mut().retain(|_, edge| Arc::strong_count(edge) > 2);
+        !self.watched.is_closed() && (held || now - self.used.get() < limits::WATCH_IDLE)
     }
 }
 

@@ -190,9 +190,9 @@ impl Worker {
 
     /// Lets go of what nobody has used for long.
     pub fn sweep(&self, now: Instant) {
-        self.destinations.borrow_mut().retain(|_, one| Rc::strong_count(one) > 1 || one.sweep(now));
-        self.locals.borrow_mut().retain(|_, one| Rc::strong_count(one) > 1 || one.sweep(now));
-        self.backends.borrow_mut().retain(|_, one| Rc::strong_count(one) > 1 || one.sweep(now));
+        self.destinations.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));
+        self.locals.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));
+        self.backends.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -22,6 +22,9 @@ use nix::unistd::{getegid, geteuid};
 
 /// The exit code of a process ended by the terminal's interrupt, as shells have it.
 pub const INTERRUPTED: u8 = 130;
+
+/// Signals closer together are one: timeout(1) sends two, one to its child and one to the process group.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 const REMEDY: &str = "the demo needs root, or a kernel that lets users make user namespaces. \
     Is one of these in the way? user.max_user_namespaces=0, kernel.unprivileged_userns_clone=0, \
@@ -36,7 +39,7 @@ pub enum Ended {
 }
 
 /// Moves this process to new namespaces and runs `inside` as their PID 1 until it ends. The first signal asks it to
-/// stop, the second kills it. Must be called while the process has one thread.
+/// stop, a later one kills it. Must be called while the process has one thread.
 pub fn enclose(inside: &mut Command) -> anyhow::Result<Ended> {
     let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD];
     let signals: SigSet = signals.into_iter().collect();
@@ -44,11 +47,15 @@ pub fn enclose(inside: &mut Command) -> anyhow::Result<Ended> {
     enter()?;
     let mut child = inside.stdin(Stdio::piped()).spawn().context("starting in the new namespaces")?;
     let mut lifeline = child.stdin.take();
+    let mut asked: Option<Instant> = None;
     loop {
         match signals.wait().context("waiting for signals")? {
             Signal::SIGCHLD => {}
-            _ if lifeline.take().is_some() => {}
-            _ => return kill(child),
+            _ if asked.is_some_and(|asked| asked.elapsed() > ONE_SIGNAL) => return kill(child),
+            _ => {
+                asked.get_or_insert_with(Instant::now);
+                drop(lifeline.take());
+            }
         }
         if let Some(status) = child.try_wait().context("waiting for the demo")? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());

@@ -199,6 +199,9 @@ impl Show {
         self.view.settle(&table(&rows, took))?;
         let report = Report::new(&scrapes, &visits, took);
         self.view.say(&report.summary())?;
+        if self.duration.is_some() {
+            self.view.say("Without --duration it goes on until Ctrl-C, and tells where to look further.")?;
+        }
         Ok(report)
     }
 
@@ -207,15 +210,17 @@ impl Show {
         let pid = pid_outside().context("asking for the PID outside")?;
         let user = if is_user_namespace() { " --user --preserve-credentials" } else { "" };
         let mut text = format!(
-            "\nLook further, from another terminal:\n  nsenter --target {pid} --net{user} curl ADDRESS, with ADDRESS one of\n"
+            "\nLook further, from another terminal, by\n  nsenter --target {pid} --net{user} curl URL\nwhere URL is that of \
+             an application (an unmeshed client is let in), or its proxy's admin port with /metrics, /config, /ready:\n"
         );
         for pod in self.kubelet.pods() {
             let address = pod.addresses.first().context("a pod has no address")?;
-            text += &format!("    http://{address}:{ADMIN_PORT}/metrics  /config  /ready   {}\n", pod.name);
+            let app = pod.readiness.as_ref().map(|probe| format!("http://{address}:{}/", probe.port));
+            let app = app.unwrap_or_default();
+            text += &format!("  {:<20} {app:<26} http://{address}:{ADMIN_PORT}/\n", pod.name);
         }
         let run = self.run.display();
-        text +=
-            &format!("  Manifests that control watches: {run}/manifests\n  Logs: {run}/logs\nStop: Ctrl-C\n");
+        text += &format!("Manifests that control watches: {run}/manifests\nLogs: {run}/logs\nStop: Ctrl-C\n");
         self.view.say(&text)
     }
 }

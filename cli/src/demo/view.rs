@@ -116,8 +116,17 @@ pub fn rows(edges: &[Edge], earlier: &[Edge], time: Duration) -> Vec<Row> {
 
 /// The service graph with its golden signals. Counts and success are of the whole run, rate and latency recent.
 pub fn table(rows: &[Row], elapsed: Duration) -> String {
-    let header =
-        ["edge", "requests", "per s", "success", "p50", "p95", "p99", "mTLS", "identities, client -> server"];
+    let header = [
+        "edge",
+        "requests",
+        "per s",
+        "success",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "mTLS",
+        "identities, client -> server",
+    ];
     let mut table = Table::new();
     table.load_style(STYLE).set_header(header);
     for row in rows {
@@ -137,7 +146,7 @@ pub fn table(rows: &[Row], elapsed: Duration) -> String {
 
 fn cells(row: &Row) -> [String; 9] {
     let Row { whole, recent, .. } = row;
-    let latency = |q| format!("{:.1} ms", recent.durations.quantile(q) * 1_000.0);
+    let latency = |q| format!("{:.1}", recent.durations.quantile(q) * 1_000.0);
     let identity = |identity: &Option<String>| identity.as_deref().map_or("?".into(), short);
     [
         format!("{} -> {}", whole.from, whole.to),
@@ -194,8 +203,7 @@ mod tests {
         );
         let row = text.lines().find(|line| line.contains("customer -> product")).unwrap();
         let words: Vec<_> = row.split_whitespace().collect();
-        let expected =
-            "customer -> product 1234 100 100 % 1.0 ms 1.9 ms 2.0 ms yes shop/customer -> shop/product";
+        let expected = "customer -> product 1234 100 100 % 1.0 1.9 2.0 yes shop/customer -> shop/product";
         assert_eq!(words.join(" "), expected);
         assert!(text.ends_with(" 9 s: 1234 requests, 100 per s over all edges, 0 failed\n"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");

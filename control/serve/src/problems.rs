@@ -25,6 +25,7 @@ pub struct Problem {
 pub enum Source {
     Directory,
     State,
+    Tokens,
     Object(Key),
 }
 

@@ -19,7 +19,6 @@ use crate::{
 };
 use policy::SpiffeId;
 use std::{
-    collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -52,6 +51,7 @@ pub struct Server {
     listener: TcpListener,
     admin: TcpListener,
     directory: Directory,
+    watch: state::Watch,
 }
 
 /// Why control cannot start.
@@ -76,6 +76,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let fault = |source| StartError::State { path: config.state.clone(), source };
         state::open(&config.state).map_err(fault)?;
+        let watch = state::watch(&config.state);
         let authority = Authority::open(&config.state, &config.trust_domain)?;
         let listener = listen(config.listen).await?;
         let admin = listen(config.admin_listen).await?;
@@ -84,7 +85,7 @@ impl Server {
         let (roots, rescan) = (control.config.directories.clone(), control.config.rescan);
         let directory = Directory::watch(roots, rescan, move |batch| shared.take(batch))
             .map_err(StartError::Directory)?;
-        Ok(Self { control, listener, admin, directory })
+        Ok(Self { control, listener, admin, directory, watch })
     }
 
     /// Where proxies and people reach it.
@@ -100,13 +101,13 @@ impl Server {
 
     /// Serves until `stop`, then ends every watch and waits a moment for the connections to close.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { control, listener, admin, directory } = self;
+        let Self { control, listener, admin, directory, watch } = self;
         let (connections, accepted) = mpsc::channel(16);
         let acceptor = serving::acceptor(Arc::clone(&control.own))?;
         let tasks = [
             tokio::spawn(serving::accept(listener, acceptor, Arc::clone(&control.metrics), connections)),
             tokio::spawn(admin::serve(admin, Arc::clone(&control))),
-            tokio::spawn(state::keep(Arc::clone(&control))),
+            tokio::spawn(state::keep(Arc::clone(&control), watch)),
         ];
         let (drain, drained) = oneshot::channel::<()>();
         let serving = routes(&control).serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
@@ -204,12 +205,8 @@ impl Control {
             world.take(batch).then(|| world.accounts())
         };
         let Some(accounts) = accounts else { return };
-        let failed = self.tokens().sync(&accounts);
-        let problems = failed.into_iter().map(|(path, error)| state::problem(&path, error.to_string()));
-        let problems: BTreeSet<_> = problems.collect();
-        if !problems.is_empty() {
-            self.world().state_problems(problems);
-        }
+        let failed = self.tokens().sync(accounts);
+        state::report_tokens(self, failed);
     }
 
     fn close(&self) {

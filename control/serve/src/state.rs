@@ -1,14 +1,18 @@
 //! Keeps what lives in the state folder current: the authority and the tokens when their files are replaced, and
 //! control's own certificate when it grows old.
 
-use crate::{Control, file, issuer::Authority, problems::Problem};
+use crate::{
+    Control, file,
+    issuer::Authority,
+    problems::{Problem, Source},
+};
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind, event::AccessMode,
 };
 use std::{
     collections::BTreeSet,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -19,6 +23,8 @@ use tokio::{
 
 /// Files that belong together are replaced one after the other: the look waits for the last of them.
 const SETTLE: Duration = Duration::from_millis(50);
+/// And no longer than for this many.
+const SETTLE_EVENTS: usize = 20;
 
 /// Makes the folder, for the owner to write and everybody to find the roots in.
 pub fn open(folder: &Path) -> io::Result<()> {
@@ -26,35 +32,53 @@ pub fn open(folder: &Path) -> io::Result<()> {
     file::secret_folder(&folder.join("tokens"))
 }
 
-/// Looks at the state at each event, and now and then without one. Serves until it is dropped.
-pub async fn keep(control: Arc<Control>) {
-    let (events, mut heard) = mpsc::channel(1);
-    let watcher = watch(&control.config.state, events.clone());
+/// What tells that something in the state folder changed.
+pub struct Watch {
+    heard: mpsc::Receiver<()>,
+    _events: mpsc::Sender<()>,
+    _watcher: Option<RecommendedWatcher>,
+}
+
+/// Watches the folder. Begun before its files are read: no change falls between.
+pub fn watch(folder: &Path) -> Watch {
+    let (events, heard) = mpsc::channel(1);
+    let send = events.clone();
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.is_ok_and(|event| is_reading(event.kind)) {
+            return;
+        }
+        // Full: a look is due anyhow.
+        let _ = send.try_send(());
+    });
+    let watcher = watcher.and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
     if let Err(error) = &watcher {
         tracing::warn!("no events from the state folder ({error}); it is looked at now and then");
     }
+    Watch { heard, _events: events, _watcher: watcher.ok() }
+}
+
+/// Reading, also our own, changes nothing.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// Looks at the state at each event, and now and then without one. Serves until it is dropped.
+pub async fn keep(control: Arc<Control>, mut watch: Watch) {
     loop {
         tokio::select! {
-            _ = heard.recv() => {
-                while let Ok(Some(())) = timeout(SETTLE, heard.recv()).await {}
+            _ = watch.heard.recv() => {
+                let mut events = 1;
+                while events < SETTLE_EVENTS && timeout(SETTLE, watch.heard.recv()).await.is_ok() {
+                    events += 1;
+                }
             }
             () = sleep(control.config.rescan) => {}
         }
         look(&control, SystemTime::now());
     }
-}
-
-fn watch(folder: &Path, events: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        let reading = matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_)
-            if event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write))));
-        if !reading {
-            // Full: a look is due anyhow.
-            let _ = events.try_send(());
-        }
-    })?;
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 /// Takes what has changed. What cannot be used is a problem, and what was used before stays.
@@ -78,13 +102,17 @@ fn look(control: &Control, now: SystemTime) {
     {
         problems.insert(problem(&config.state, crate::chain(&error)));
     }
-    for (path, error) in control.tokens().reread() {
-        problems.insert(problem(&path, error.to_string()));
-    }
-    control.world().state_problems(problems);
+    control.world().problems_of(Source::State, problems);
+    let failed = control.tokens().reread();
+    report_tokens(control, failed);
 }
 
-/// Something wrong with a file of the state.
-pub fn problem(at: &Path, what: String) -> Problem {
+/// Says which tokens could not be kept.
+pub fn report_tokens(control: &Control, failed: Vec<(PathBuf, io::Error)>) {
+    let problems = failed.into_iter().map(|(path, error)| problem(&path, error.to_string()));
+    control.world().problems_of(Source::Tokens, problems.collect());
+}
+
+fn problem(at: &Path, what: String) -> Problem {
     Problem { at: at.display().to_string(), object: String::new(), field: String::new(), what }
 }

@@ -22,6 +22,8 @@ type Digest = [u8; 32];
 #[derive(Debug)]
 pub struct Tokens {
     folder: PathBuf,
+    known: BTreeSet<Account>,
+    /// Known accounts whose token is in its file.
     held: BTreeMap<Account, Digest>,
     accounts: HashMap<Digest, Account>,
 }
@@ -29,24 +31,24 @@ pub struct Tokens {
 impl Tokens {
     /// Tokens in files below `folder`; none is valid before its account is known.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, held: BTreeMap::new(), accounts: HashMap::new() }
+        Self { folder, known: BTreeSet::new(), held: BTreeMap::new(), accounts: HashMap::new() }
     }
 
     /// Makes tokens for accounts that came, and ends those of accounts that went. Answers what failed.
-    pub fn sync(&mut self, accounts: &BTreeSet<Account>) -> Vec<(PathBuf, io::Error)> {
-        let gone: Vec<Account> =
-            self.held.keys().filter(|account| !accounts.contains(account)).cloned().collect();
-        for account in gone {
+    pub fn sync(&mut self, accounts: BTreeSet<Account>) -> Vec<(PathBuf, io::Error)> {
+        for account in self.known.difference(&accounts).cloned().collect::<Vec<_>>() {
             self.forget(&account);
             let _ = fs::remove_file(self.path(&account));
         }
-        let new: Vec<&Account> = accounts.iter().filter(|account| !self.held.contains_key(account)).collect();
-        new.into_iter().filter_map(|account| self.hold(account).err()).collect()
+        self.known = accounts;
+        let missing = self.known.iter().filter(|account| !self.held.contains_key(*account));
+        let missing: Vec<Account> = missing.cloned().collect();
+        missing.iter().filter_map(|account| self.hold(account).err()).collect()
     }
 
-    /// Reads all files again: a token that was replaced is the valid one now, one that was removed is made anew.
+    /// Reads all files again: a token that was replaced is the valid one now, one that is missing is made anew.
     pub fn reread(&mut self) -> Vec<(PathBuf, io::Error)> {
-        let accounts: Vec<Account> = self.held.keys().cloned().collect();
+        let accounts: Vec<Account> = self.known.iter().cloned().collect();
         accounts.iter().filter_map(|account| self.hold(account).err()).collect()
     }
 
@@ -58,7 +60,9 @@ impl Tokens {
     fn hold(&mut self, account: &Account) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(account);
         let token = match fs::read_to_string(&path) {
-            Ok(text) if is_token(text.trim()) => text.trim().to_owned(),
+            Ok(text) if is_token(text.trim()) && !self.is_anothers(text.trim(), account) => {
+                text.trim().into()
+            }
             _ => {
                 let token = new_token();
                 let folder = path.parent().expect("a token's file is in its namespace's folder");
@@ -73,6 +77,11 @@ impl Tokens {
         self.held.insert(account.clone(), digest);
         self.accounts.insert(digest, account.clone());
         Ok(())
+    }
+
+    /// A token that was copied to a second account would speak for one of the two only.
+    fn is_anothers(&self, token: &str, account: &Account) -> bool {
+        self.accounts.get(&digest(token)).is_some_and(|holder| holder != account)
     }
 
     fn forget(&mut self, account: &Account) {
@@ -117,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (cart, order) = (Account::new("shop", "cart"), Account::new("shop", "order"));
         let mut tokens = Tokens::new(folder.path().join("tokens"));
-        assert!(tokens.sync(&[cart.clone(), order.clone()].into()).is_empty());
+        assert!(tokens.sync([cart.clone(), order.clone()].into()).is_empty());
         let path = folder.path().join("tokens/shop/cart.token");
         let token = fs::read_to_string(&path).expect("a token");
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
@@ -132,10 +141,10 @@ mod tests {
 
         let mut again = Tokens::new(folder.path().join("tokens"));
         assert_eq!(again.account(&token), None, "its account is not known yet");
-        again.sync(&[cart.clone()].into());
+        again.sync([cart.clone()].into());
         assert_eq!(again.account(&token), Some(&cart), "used again after a restart");
 
-        tokens.sync(&[order].into());
+        tokens.sync([order].into());
         assert_eq!(tokens.account(&token), None);
         assert!(!path.exists());
     }
@@ -145,7 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let cart = Account::new("shop", "cart");
         let mut tokens = Tokens::new(folder.path().into());
-        tokens.sync(&[cart.clone()].into());
+        tokens.sync([cart.clone()].into());
         let path = folder.path().join("shop/cart.token");
         let first = fs::read_to_string(&path).expect("a token");
         let second = new_token();
@@ -157,5 +166,32 @@ mod tests {
         assert_eq!(tokens.account(&second), None);
         assert_eq!(tokens.account(""), None);
         assert_eq!(tokens.account(&fs::read_to_string(&path).expect("a token")), Some(&cart));
+    }
+
+    #[test]
+    fn a_token_speaks_for_one_account() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cart, order) = (Account::new("shop", "cart"), Account::new("shop", "order"));
+        let mut tokens = Tokens::new(folder.path().into());
+        tokens.sync([cart.clone()].into());
+        fs::copy(folder.path().join("shop/cart.token"), folder.path().join("shop/order.token"))
+            .expect("a copy");
+        tokens.sync([cart.clone(), order.clone()].into());
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("a token");
+        assert_eq!(tokens.account(&read("shop/cart.token")), Some(&cart));
+        assert_eq!(tokens.account(&read("shop/order.token")), Some(&order));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cart = Account::new("shop", "cart");
+        let mut tokens = Tokens::new(folder.path().into());
+        fs::write(folder.path().join("shop"), "in the way").expect("a file");
+        assert_eq!(tokens.sync([cart.clone()].into()).len(), 1);
+        fs::remove_file(folder.path().join("shop")).expect("the file");
+        assert!(tokens.reread().is_empty());
+        let token = fs::read_to_string(folder.path().join("shop/cart.token")).expect("a token");
+        assert_eq!(tokens.account(&token), Some(&cart));
     }
 }

@@ -103,9 +103,9 @@ impl World {
         self.watched.close();
     }
 
-    /// What is wrong in the state folder now.
-    pub fn state_problems(&mut self, now: BTreeSet<Problem>) {
-        self.problems.replace(Source::State, now);
+    /// Takes what somebody besides the source of objects finds wrong now.
+    pub fn problems_of(&mut self, source: Source, now: BTreeSet<Problem>) {
+        self.problems.replace(source, now);
         self.metrics.problems.set(self.problems.count() as i64);
     }
 

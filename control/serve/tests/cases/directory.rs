@@ -18,7 +18,7 @@ async fn a_bad_document_is_reported_and_takes_nothing_with_it() {
     assert_eq!(endpoints[0].address.as_ref().expect("an address").port, 9090);
     let path = control.path("manifests/cart.yaml");
     let problems = control.admin("/problems").await;
-    assert!(problems.contains(&format!("\"at\": \"{}:12\"", path.display())), "{problems}");
+    assert!(problems.contains(&format!("\"at\": \"{}:13\"", path.display())), "{problems}");
     assert!(problems.contains("\"field\": \"spec.containers\""), "{problems}");
     assert!(control.admin("/metrics").await.contains("\nweft_control_problems 1\n"));
 

@@ -131,6 +131,7 @@ async fn roots_are_streamed_and_again_when_they_change() {
         control.identity().await.watch_trust(v1::TrustRequest {}).await.expect("a watch").into_inner();
     let first = next(&mut updates).await.roots;
     assert_eq!(first.len(), 1);
+    let trust = control.trust();
     let other = shop().await;
     let both = [control.path("state/ca.pem"), other.path("state/ca.pem")]
         .map(|path| fs::read_to_string(path).expect("roots"));
@@ -144,7 +145,7 @@ async fn roots_are_streamed_and_again_when_they_change() {
     let problems =
         control.admin_until("/problems", |text| text.contains("what was there before stays in use")).await;
     assert!(problems.contains("do not work with ca.pem"), "{problems}");
-    control.connect().await;
+    control.try_connect(&trust).await.expect("control is still the one that it was");
 }
 
 #[tokio::test]

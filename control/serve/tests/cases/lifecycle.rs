@@ -4,7 +4,14 @@ use super::discovery::{SERVICE, backend, pod};
 use crate::client::{config, folder, next, soon, start, start_with};
 use control_serve::{Server, StartError};
 use proxy_wire::v1;
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -126,4 +133,37 @@ async fn a_directory_without_events_is_looked_at_now_and_then() {
     }
     let endpoints = next(&mut updates).await.endpoints.expect("content").endpoints;
     assert_eq!(endpoints.len(), 1);
+}
+
+#[test]
+fn the_program_says_when_it_is_ready_and_ends_on_sigterm() {
+    let folder = folder(&[("cart.yaml", SERVICE)]);
+    let mut control = Command::new(env!("CARGO_BIN_EXE_weft-control"))
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"])
+        .args([OsStr::new("--directory"), folder.path().join("manifests").as_os_str()])
+        .env("WEFT_CONTROL_STATE", folder.path().join("state"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let mut lines = BufReader::new(control.stderr.take().expect("its log")).lines();
+    let ready = lines.next().expect("a line").expect("text");
+    assert!(ready.starts_with("weft-control: ready: serving 127.0.0.1:"), "{ready}");
+    assert!(ready.ends_with("/manifests (1 objects, 0 problems)"), "{ready}");
+    let kill = format!("kill -TERM {}", control.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    assert!(control.wait().expect("an end").success());
+}
+
+#[test]
+fn the_program_says_why_it_does_not_start() {
+    let folder = folder(&[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-control"))
+        .args([OsStr::new("--directory"), folder.path().join("none").as_os_str()])
+        .args([OsStr::new("--state"), folder.path().join("state").as_os_str()])
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .output()
+        .expect("the program");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(log.contains("/none: No such file or directory"), "{log}");
 }

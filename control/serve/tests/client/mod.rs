@@ -103,6 +103,7 @@ impl Running {
             let connector = connector.clone();
             async move {
                 let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
                 let name =
                     proxy_tls::server_name(&proxy_tls::control_identity(&trust_domain())).expect("a name");
                 let stream = connector.connect(name, stream).await?;
@@ -144,16 +145,15 @@ impl Running {
 
     /// Asks until the answer is as wanted.
     pub async fn admin_until(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let asked = async {
-            loop {
-                let response = self.admin(path).await;
-                if wanted(&response) {
-                    return response;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let response = self.admin(path).await;
+            if wanted(&response) {
+                return response;
             }
-        };
-        timeout(PATIENCE, asked).await.expect("the answer that is wanted, in time")
+            assert!(tokio::time::Instant::now() < patience, "not what is wanted, in time: {response}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

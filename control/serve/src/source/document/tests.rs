@@ -59,7 +59,7 @@ fn json_and_lists_are_read() {
     let text = "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"shop\"}}\n{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}\n}\n";
     assert_eq!(print("a.json", text), ["1 Namespace shop", "2 Pod default/a"]);
     assert_eq!(print("a.json", "{\"kind\":")[0].split(' ').next(), Some("1"));
-    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: shop}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a}\n  spec: {containers: 7}\n- apiVersion: x/v1\n  kind: Y\n- kind: Pod\n- 7\n";
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: shop}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a}\n  spec: {containers: 7}\n- apiVersion: x/v1\n  kind: Route\n- kind: Pod\n- 7\n";
     let printed = print("a.yaml", list);
     assert_eq!(printed[0], "4 Namespace shop");
     assert!(printed[1].starts_with("7 [items[1].spec.containers] invalid type"), "{printed:?}");

@@ -69,10 +69,7 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         let from = lines.len().saturating_sub(TAIL_LINES);
         let tail: String = lines[from..].iter().map(|line| format!("\n    {line}")).collect();
-        format!(
-            "; its log, {}, ends:{}",
-            self.log.display(),
-            if tail.is_empty() { " (empty)" } else { &tail }
-        )
+        let tail = if tail.is_empty() { " (empty)" } else { &tail };
+        format!("\n  {} ends:{tail}", self.log.display())
     }
 }

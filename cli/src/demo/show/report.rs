@@ -54,6 +54,10 @@ impl Report {
                 *failures.entry(format!("visitor: {kind}")).or_default() += count;
             }
         }
+        if failed + unseen == 0 {
+            // Attempts that were sent again, and then succeeded: the proxies tell their reasons, no client saw them.
+            failures.clear();
+        }
         Self {
             requests: edges.iter().map(|edge| edge.requests).sum(),
             failed: failed + unseen,
@@ -125,6 +129,10 @@ mod tests {
         assert_eq!(failed(&good, visit(0)), (60, 0, vec![]));
         assert_eq!(failed(&good, visit(2)), (60, 2, vec![("visitor: reset".into(), 2)]));
         assert_eq!(failed(&bad, visit(10)), (60, 10, vec![("http_5xx".into(), 10)]));
+        let moved = "weft_reasons_total{direction=\"outbound\",service=\"\",reason=\"connection_refused\"} 3";
+        let moved = [scrape("visitor", "customer", "2xx", 10), Scrape::read("cart", "shop", "cart", moved)];
+        assert_eq!(failed(&moved, visit(0)), (10, 0, vec![]));
+        assert_eq!(failed(&moved, visit(1)).2[0], ("connection_refused".into(), 3));
         let (all, count, _) = failed(&bad, visit(11));
         assert_eq!((all, count), (60, 11));
     }

@@ -1,6 +1,6 @@
 //! Finding out what a connection carries: the loop around `proxy-detect`, which decides; here are the sockets and the clock.
 
-use crate::destination::Chosen;
+use crate::{destination::Chosen, worker::Beginning};
 use proxy_detect::{Detector, How, MAX_PEEK, Protocol, Step};
 use proxy_http::{connection::Connection, failed::Failed, tcp::Upstream};
 use std::{future::Future, future::poll_fn, pin::pin, task::Poll, time::Duration};
@@ -11,26 +11,36 @@ pub struct Detected {
     pub protocol: Protocol,
     pub how: How,
     pub upstream: Option<(Upstream, Chosen)>,
+    /// What is to be remembered of it.
+    pub beginning: Option<Beginning>,
 }
+
+/// A server that has something to say first says so soon. Later, it is one that gives up a silent client.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// What happened first.
 enum Event {
     Client(std::io::Result<usize>),
-    Server,
+    /// It has spoken, or without a word ended.
+    Server(bool),
     Connected(Result<(Upstream, Chosen), Failed>),
 }
 
 /// Reads until it is known what the client speaks. `connect` makes the upstream connection that a silent client calls for.
 pub async fn detect<C>(
     client: &mut Connection,
-    remembered: bool,
+    remembered: Option<Beginning>,
     connect: impl FnOnce() -> C,
 ) -> Result<Detected, Failed>
 where
     C: Future<Output = Result<(Upstream, Chosen), Failed>>,
 {
     let begin = Instant::now();
-    let mut detector = if remembered { Detector::remembering_server_first() } else { Detector::new() };
+    let mut detector = match remembered {
+        None => Detector::new(),
+        Some(Beginning::ServerFirst) => Detector::remembering_server_first(),
+        Some(Beginning::Undecided) => Detector::remembering_opaque(),
+    };
     let mut step = match client.reader.buffered() {
         // Most clients speak at once: their bytes are here, and no timer is needed.
         [] => match poll_fn(|cx| Poll::Ready(client.reader.poll_fill(cx))).await {
@@ -47,7 +57,7 @@ where
         };
     }
     match step {
-        Step::Decided(protocol, how) => Ok(Detected { protocol, how, upstream: None }),
+        Step::Decided(protocol, how) => Ok(Detected::new(protocol, how, None)),
         _ => both_sides(detector, client, connect(), begin).await,
     }
 }
@@ -61,14 +71,14 @@ async fn both_sides(
 ) -> Result<Detected, Failed> {
     let mut connect = pin!(connect);
     let mut upstream: Option<(Upstream, Chosen)> = None;
-    let mut wait = None;
+    let (mut wait, mut greeted) = (None, false);
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(read) = client.reader.poll_fill(cx) {
                 return Poll::Ready(Event::Client(read));
             }
             match &mut upstream {
-                Some((upstream, _)) => upstream.poll_spoken(cx).map(|()| Event::Server),
+                Some((upstream, _)) => upstream.poll_spoken(cx).map(Event::Server),
                 None => connect.as_mut().poll(cx).map(Event::Connected),
             }
         });
@@ -90,14 +100,28 @@ async fn both_sides(
                     return Err(failed);
                 }
             },
-            Some(Event::Server) => detector.on_server_first(),
+            Some(Event::Server(spoken)) => {
+                greeted = spoken && begin.elapsed() < GREETING;
+                detector.on_server_first()
+            }
             None => detector.on_client_silent(begin.elapsed()),
         };
         match step {
             Step::Wait(time) => wait = Some(time),
             Step::ConnectUpstream => wait = None,
-            Step::Decided(protocol, how) => return Ok(Detected { protocol, how, upstream }),
+            Step::Decided(protocol, how) => {
+                let beginning = greeted.then_some(Beginning::ServerFirst);
+                let detected = Detected::new(protocol, how, upstream);
+                return Ok(Detected { beginning: beginning.or(detected.beginning), ..detected });
+            }
         }
+    }
+}
+
+impl Detected {
+    pub fn new(protocol: Protocol, how: How, upstream: Option<(Upstream, Chosen)>) -> Self {
+        let undecided = how == How::HoldLimit && protocol == Protocol::Opaque;
+        Self { protocol, how, upstream, beginning: undecided.then_some(Beginning::Undecided) }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     respond::Answer,
     tcp,
     telemetry::{Direction::Inbound, Edge},
-    worker::Worker,
+    worker::{Beginning, Worker},
 };
 use bytes::BytesMut;
 use policy::{Reason, outbound::CONNECT_TIMEOUT};
@@ -35,15 +35,22 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let local = worker.local(original).await;
     let mut client = Connection::new(client, BytesMut::new());
     let hops = Hops::One(local.hop.clone());
-    let service: Option<Rc<str>> = local.service().map(|service| service.to_string().into());
-    let detected = detect(&mut client, false, || tcp::connect(&worker, &hops, CONNECT_TIMEOUT)).await;
+    let service_port = local.service();
+    let service: Option<Rc<str>> = service_port.as_ref().map(|service| service.to_string().into());
+    // Not that its server speaks first: connecting to it before it is known that no peer proxy calls would be for nothing.
+    let remembered = service_port.as_ref().and_then(|service| worker.beginning(service));
+    let remembered = remembered.filter(|beginning| *beginning == Beginning::Undecided);
+    let detected = detect(&mut client, remembered, || tcp::connect(&worker, &hops, CONNECT_TIMEOUT)).await;
     match detected {
         // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
         Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
             let (stream, read) = client.into_parts();
             peer(worker, local, stream, read).await;
         }
-        Ok(Detected { protocol, how, upstream }) => {
+        Ok(Detected { protocol, how, upstream, beginning }) => {
+            if let (Some(beginning), Some(service)) = (beginning, &service_port) {
+                worker.remember(service, beginning);
+            }
             worker.telemetry.detected(Inbound, protocol.as_str(), how.as_str());
             if protocol == Protocol::Http1 {
                 let route = move || Routed {

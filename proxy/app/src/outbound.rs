@@ -50,7 +50,7 @@ async fn protocol(
     client: &mut Connection,
 ) -> Result<Detected, Failed> {
     let resolved = destination.resolve(worker);
-    let remembered = resolved.service.as_ref().is_some_and(|service| worker.remembers_server_first(service));
+    let remembered = resolved.service.as_ref().and_then(|service| worker.beginning(service));
     let known = match resolved.protocol {
         policy::Protocol::Http1 => Some(Protocol::Http1),
         policy::Protocol::Opaque | policy::Protocol::Tls => Some(Protocol::Opaque),
@@ -58,7 +58,7 @@ async fn protocol(
         policy::Protocol::Auto => None,
     };
     let detected = match known {
-        Some(protocol) => Detected { protocol, how: How::AppProtocol, upstream: None },
+        Some(protocol) => Detected::new(protocol, How::AppProtocol, None),
         None => {
             detect(client, remembered, || async {
                 let Routed { hops, connect_timeout, .. } = route(worker, destination);
@@ -67,8 +67,8 @@ async fn protocol(
             .await?
         }
     };
-    if let (How::ServerFirst, Some(service)) = (detected.how, &resolved.service) {
-        worker.remember_server_first(service);
+    if let (Some(beginning), Some(service)) = (detected.beginning, &resolved.service) {
+        worker.remember(service, beginning);
     }
     worker.telemetry.detected(Outbound, detected.protocol.as_str(), detected.how.as_str());
     Ok(detected)

@@ -13,7 +13,7 @@ use proxy_http::peer::Dialer;
 use proxy_tls::Credentials;
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -47,13 +47,22 @@ pub struct Worker {
     destinations: Map<SocketAddr, Rc<Destination>>,
     backends: Map<(ServicePort, bool), Rc<Backend>>,
     locals: Map<SocketAddr, Rc<Local>>,
-    /// Server-first verdicts, until control has spread them.
-    server_first: RefCell<HashSet<ServicePort>>,
+    /// How connections to a Service port were found to begin.
+    beginnings: Map<ServicePort, Beginning>,
     connections: Cell<usize>,
     draining: Cell<bool>,
     drain: Notify,
     /// The last connection has ended.
     idle: Notify,
+}
+
+/// How a connection of bytes begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// The server speaks first.
+    ServerFirst,
+    /// The client's first bytes say nothing for certain.
+    Undecided,
 }
 
 /// Counts a connection for as long as it lives.
@@ -71,7 +80,7 @@ impl Worker {
             destinations: Map::default(),
             backends: Map::default(),
             locals: Map::default(),
-            server_first: RefCell::default(),
+            beginnings: Map::default(),
             connections: Cell::new(0),
             draining: Cell::new(false),
             drain: Notify::new(),
@@ -135,15 +144,18 @@ impl Worker {
         Rc::new(Hop::new(endpoint.clone(), &self.dialer, own, edge))
     }
 
-    /// A Service port's server has spoken first: connections to it need not wait for the client.
-    pub fn remember_server_first(&self, service: &ServicePort) {
-        if self.server_first.borrow_mut().insert(service.clone()) {
+    /// Connections to this Service port need not be waited with as long any more. That a server speaks first is a fact about it,
+    /// for everyone to know; that some client's first bytes say nothing is this worker's own experience.
+    pub fn remember(&self, service: &ServicePort, beginning: Beginning) {
+        if self.beginnings.borrow_mut().insert(service.clone(), beginning).is_none()
+            && beginning == Beginning::ServerFirst
+        {
             self.discovery.report_detected(service, policy::Protocol::Opaque);
         }
     }
 
-    pub fn remembers_server_first(&self, service: &ServicePort) -> bool {
-        self.server_first.borrow().contains(service)
+    pub fn beginning(&self, service: &ServicePort) -> Option<Beginning> {
+        self.beginnings.borrow().get(service).copied()
     }
 
     pub fn is_own_port(&self, port: u16) -> bool {

@@ -65,7 +65,8 @@ pub enum How {
     ServerFirst,
     /// The client's bytes could not be held any longer.
     HoldLimit,
-    /// The server spoke first, as it was remembered to do, and nobody waited for [`CLIENT_SILENCE`].
+    /// As it was remembered of the port: the server spoke first and nobody waited for [`CLIENT_SILENCE`], or the client's
+    /// undecided bytes were not held.
     Remembered,
     /// The client ended its side before it had said enough.
     ClientClosed,
@@ -115,6 +116,7 @@ pub enum Step {
 #[derive(Debug, Clone, Default)]
 pub struct Detector {
     server_first_remembered: bool,
+    opaque_remembered: bool,
     /// When the oldest of the held bytes came, and what they look like.
     held: Option<(Duration, Lean)>,
 }
@@ -130,12 +132,22 @@ impl Detector {
     /// client that speaks first nevertheless is read as everywhere, so a stale memory costs a connect at most.
     #[must_use]
     pub fn remembering_server_first() -> Self {
-        Self { server_first_remembered: true, held: None }
+        Self { server_first_remembered: true, ..Self::default() }
+    }
+
+    /// A detector for a port whose clients have been seen to begin with bytes that stay undecided: they are not held again.
+    /// A client whose first bytes do say something is read as everywhere.
+    #[must_use]
+    pub fn remembering_opaque() -> Self {
+        Self { opaque_remembered: true, ..Self::default() }
     }
 
     /// The client has sent something: `bytes` are all that have come since the connection was accepted.
     pub fn on_client(&mut self, bytes: &[u8], elapsed: Duration) -> Step {
         let protocol = match look(bytes) {
+            Look::Partial(Lean::Unknown) if self.opaque_remembered && !bytes.is_empty() => {
+                return Step::Decided(Protocol::Opaque, How::Remembered);
+            }
             Look::Partial(lean) => {
                 if !bytes.is_empty() {
                     let since = self.held.map_or(elapsed, |(since, _)| since);

@@ -128,6 +128,23 @@ fn the_server_speaks_first() {
 }
 
 #[test]
+fn undecided_bytes_are_not_held_twice() {
+    let remembering = Detector::remembering_opaque;
+    check(
+        "they were opaque before",
+        remembering(),
+        &[(Client(0, b"x"), decided(Protocol::Opaque, How::Remembered))],
+    );
+    check(
+        "a client that says what it speaks",
+        remembering(),
+        &[(Client(0, b"GET / HTTP/1.1\r\n"), decided(Protocol::Http1, How::ClientBytes))],
+    );
+    check("a slow client of a well-known method", remembering(), &[(Client(0, b"GE"), wait(300))]);
+    check("a silent client", remembering(), &[(Silent(0), wait(50)), (Silent(50), Step::ConnectUpstream)]);
+}
+
+#[test]
 fn silence_is_no_verdict() {
     check(
         "a pooled connection that is used a minute later",

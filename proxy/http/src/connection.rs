@@ -57,6 +57,21 @@ impl Connection {
         &self.reader.stream
     }
 
+    /// Ready when the peer has said something (true), or has ended or broken the connection without a word.
+    pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.reader.buffer.is_empty() {
+            return Poll::Ready(true);
+        }
+        match ready!(self.reader.poll_fill(cx)) {
+            Ok(count) => Poll::Ready(count > 0),
+            Err(_) => {
+                // The error is told once; whoever reads on finds a plain end. It was a reset, and stays one.
+                self.stream().reset_on_drop();
+                Poll::Ready(false)
+            }
+        }
+    }
+
     /// The stream and what was read of it, for somebody else to go on with. Only before anything was written.
     pub fn into_parts(self) -> (Stream, BytesMut) {
         let Self { reader: Reader { stream, buffer, .. }, writer } = self;

@@ -71,7 +71,8 @@ pub async fn client_to_stream(
     };
     let download = async {
         loop {
-            match poll_fn(|cx| poll_stream_head(&mut response, cx)).await? {
+            let head = poll_fn(|cx| poll_stream_head(&mut response, cx)).await;
+            match head.map_err(|failed| lease.explain(failed))? {
                 StreamHead::Interim(parts) => {
                     if framing.version == proxy_h1::Version::Http11 {
                         writer.encode(|out| head::write_stream_interim(out, &parts));
@@ -219,7 +220,8 @@ async fn client_tunnel_to_stream(
 ) -> Result<Answered, Failed> {
     let PeerStream { mut response, send, lease } = stream;
     let (parts, recv) = loop {
-        if let StreamHead::Final(parts, recv) = poll_fn(|cx| poll_stream_head(&mut response, cx)).await? {
+        let head = poll_fn(|cx| poll_stream_head(&mut response, cx)).await;
+        if let StreamHead::Final(parts, recv) = head.map_err(|failed| lease.explain(failed))? {
             break (parts, recv);
         }
     };

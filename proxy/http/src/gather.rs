@@ -4,6 +4,7 @@
 //! appends and `poll_flush` agrees; `Driver` polls the connection and then writes everything gathered at once. Whoever
 //! waits for a flush outside that driver would wait for ever, so the TLS handshake comes before the wrapping.
 
+use crate::failed::Failed;
 use policy::limits::GATHER_BYTES;
 use std::{
     cell::RefCell,
@@ -31,11 +32,19 @@ struct Inside<S> {
     written: usize,
     /// The socket may hold bytes back until it is flushed.
     unflushed: bool,
+    /// The peer's alert, which HTTP/2 does not tell its streams of.
+    alert: Option<Failed>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
     pub fn new(socket: S) -> Self {
-        Self(Rc::new(RefCell::new(Inside { socket, gathered: Vec::new(), written: 0, unflushed: false })))
+        Self(Rc::new(RefCell::new(Inside {
+            socket,
+            gathered: Vec::new(),
+            written: 0,
+            unflushed: false,
+            alert: None,
+        })))
     }
 
     /// To be called after each poll of the connection: writes what it said.
@@ -45,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
         if let (true, Poll::Ready(Err(_))) = (pending, drained) {
             cx.waker().wake_by_ref();
         }
+    }
+
+    /// What the peer's TLS alert said, if that is how the connection ended.
+    pub fn alert(&self) -> Option<Failed> {
+        self.0.borrow().alert.clone()
     }
 
     /// Polls `future` so that whatever it wrote goes out once it is pending or done.
@@ -83,7 +97,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().socket).poll_read(cx, buffer)
+        let mut inside = self.0.borrow_mut();
+        let polled = Pin::new(&mut inside.socket).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(alert) = proxy_tls::tls_error(error)
+        {
+            inside.alert = Some(Failed::new(proxy_tls::reason(alert), proxy_tls::detail(alert)));
+        }
+        polled
     }
 }
 

@@ -48,6 +48,8 @@ struct PeerConnection {
     streams: Cell<u32>,
     bulk: Cell<u32>,
     closed: Cell<bool>,
+    /// Why the peer ended it, where it said so. In TLS 1.3 it refuses our certificate when streams are open already.
+    alert: RefCell<Option<Failed>>,
     used: Cell<Instant>,
 }
 
@@ -168,6 +170,7 @@ impl Peer {
             streams: Cell::new(0),
             bulk: Cell::new(0),
             closed: Cell::new(false),
+            alert: RefCell::default(),
             used: Cell::new(Instant::now()),
         });
         let watched = Rc::downgrade(&held);
@@ -176,6 +179,7 @@ impl Peer {
             let _ = gather.drive(connection).await;
             if let Some(connection) = watched.upgrade() {
                 connection.closed.set(true);
+                *connection.alert.borrow_mut() = gather.alert();
             }
         });
         self.connections.borrow_mut().push(held);
@@ -224,6 +228,14 @@ impl Lease {
     fn new(connection: &Rc<PeerConnection>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self { connection: connection.clone(), bulk: Cell::new(false) }
+    }
+
+    /// Why a stream failed: the peer's alert where it was that.
+    pub fn explain(&self, failed: Failed) -> Failed {
+        match &*self.connection.alert.borrow() {
+            Some(alert) => Failed { answered: failed.answered, ..alert.clone() },
+            None => failed,
+        }
     }
 
     /// The stream has shown itself to be bulk.

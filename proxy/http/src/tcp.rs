@@ -44,10 +44,10 @@ impl Upstream {
         Ok(Self::Stream(Box::new(Opened { incoming: Incoming::Response(response), send, lease })))
     }
 
-    /// Ready when the server has said something, or has ended or broken the connection.
-    pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the server has said something (true), or has ended or broken the connection without a word.
+    pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         match self {
-            Self::Plain(connection) => connection.reader.poll_readable(cx).map(|_| ()),
+            Self::Plain(connection) => connection.poll_spoken(cx),
             Self::Stream(opened) => opened.poll_spoken(cx),
         }
     }
@@ -78,10 +78,12 @@ impl Upstream {
                     Incoming::Body(body) => Source::stream(body),
                     Incoming::Spoken(None, _) => Source::Ended,
                     Incoming::Spoken(Some(bytes), body) => Source::early(bytes, body),
-                    Incoming::Broken(error) => return Err(Failed::stream(&error)),
+                    Incoming::Broken(error) => return Err(lease.explain(Failed::stream(&error))),
                 };
                 let (sent, received) = (Meter::of(&lease), Meter::of(&lease));
-                tunnel((from_client, Sink::stream(send)), (down, to_client), &sent, &received).await?;
+                tunnel((from_client, Sink::stream(send)), (down, to_client), &sent, &received)
+                    .await
+                    .map_err(|failed| lease.explain(failed))?;
                 Ok(carried(&sent, &received))
             }
         }
@@ -93,7 +95,7 @@ fn carried(sent: &Meter<'_>, received: &Meter<'_>) -> Answered {
 }
 
 impl Opened {
-    fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             match &mut self.incoming {
                 Incoming::Response(response) => match Pin::new(response).poll(cx) {
@@ -115,7 +117,8 @@ impl Opened {
                         self.incoming = Incoming::Spoken(data, body);
                     }
                 },
-                Incoming::Spoken(..) | Incoming::Broken(_) => return Poll::Ready(()),
+                Incoming::Spoken(first, _) => return Poll::Ready(first.is_some()),
+                Incoming::Broken(_) => return Poll::Ready(false),
             }
         }
     }

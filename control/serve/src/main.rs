@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use control_serve::{Config, Server};
 use policy::TrustDomain;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -34,7 +34,7 @@ struct Flags {
     /// The SPIFFE trust domain of every identity
     #[arg(long, value_name = "NAME", env = "WEFT_CONTROL_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: TrustDomain,
-    /// How long certificates are valid: 24h, 90m, 1h30m, 45s
+    /// How long certificates are valid: 24h, 90m, 1h30m; at least 60s
     #[arg(long, value_name = "TIME", env = "WEFT_CONTROL_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
     certificate_lifetime: Duration,
     /// error, warn, info or debug
@@ -49,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
         .with_max_level(flags.log)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let mut config = Config::new(flags.directories, flags.state, flags.trust_domain);
     config.listen = flags.listen;

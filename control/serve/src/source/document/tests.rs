@@ -1,3 +1,5 @@
+//! Files as people write them, and what is said of those that are wrong.
+
 use super::*;
 
 fn print(path: &str, text: &str) -> Vec<String> {

@@ -1,3 +1,5 @@
+//! Manifest files in all states, in a folder of their own, looked at by hand: no thread, no events, no clock.
+
 use super::*;
 
 struct Folder {

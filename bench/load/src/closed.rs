@@ -68,7 +68,7 @@ impl Client {
             Exchange::Echo { bytes } => bytes,
             Exchange::ConnectTcp | Exchange::ConnectHttp => 1,
         };
-        Client { to, exchange, request: request(to, After::Close), buffer: vec![9; bytes], kept: None }
+        Client { to, exchange, request: request(to, After::Close), buffer: vec![b'x'; bytes], kept: None }
     }
 
     async fn exchange(&mut self) -> io::Result<()> {

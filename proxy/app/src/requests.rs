@@ -67,11 +67,11 @@ impl<F: Fn() -> Routed> Requests<F> {
     pub async fn serve(self, client: Connection) {
         let Self { worker, direction, route } = self;
         let mut stages = ServiceBuilder::new()
-            .layer(layer_fn(|inner| answer_failures(direction, inner)))
+            .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
             .layer(layer_fn(replay))
             .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
             .layer(layer_fn(measure))
-            .service(service_fn(forward));
+            .service(service_fn(|exchange| forward(worker.clone(), exchange)));
         let mut exchange = Box::new(Exchange::new(client, route()));
         loop {
             match next_request(&worker, &mut exchange).await {
@@ -83,7 +83,7 @@ impl<F: Fn() -> Routed> Requests<F> {
             // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
             let Ok((ended, answered)) = Box::pin(stages.call(exchange)).await else { return };
             exchange = ended;
-            if !answered.client_reusable || worker.is_draining() {
+            if !answered.client_reusable || worker.draining().get() {
                 return linger(exchange.client).await;
             }
             exchange.rest();
@@ -165,14 +165,14 @@ async fn next_request(worker: &Worker, exchange: &mut Exchange) -> Next {
 }
 
 /// The last stage: one attempt, to the hop that was chosen.
-async fn forward(mut exchange: Box<Exchange>) -> Result<Ended, Stopped> {
-    match attempt(&mut exchange).await {
+async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ended, Stopped> {
+    match attempt(&worker, &mut exchange).await {
         Ok(answered) => Ok((exchange, answered)),
         Err(failed) => Err((exchange, failed)),
     }
 }
 
-async fn attempt(exchange: &mut Exchange) -> Result<Answered, Failed> {
+async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
     let Exchange { client, head, body, routed, chosen, .. } = exchange;
     let hop = &chosen.as_ref().expect("the stage `balance` stands before").hop;
     match &hop.way {
@@ -181,12 +181,12 @@ async fn attempt(exchange: &mut Exchange) -> Result<Answered, Failed> {
             let ended =
                 matches!(body, BodyLength::None | BodyLength::Fixed(0)) && !exchange::opens_tunnel(head);
             let stream = peer.open(lease, proxy_http::head::to_stream_request(head), ended)?;
-            exchange::client_to_stream(client, head, *body, stream).await
+            exchange::client_to_stream(client, head, *body, stream, worker.draining()).await
         }
         Way::Plain(plain) => {
             let mut taken = plain.take(routed.connect_timeout).await?;
-            let answered =
-                exchange::client_to_plain(client, head, *body, &mut taken.connection, taken.reused).await?;
+            let (hop, reused, ending) = (&mut taken.connection, taken.reused, worker.draining());
+            let answered = exchange::client_to_plain(client, head, *body, hop, reused, ending).await?;
             if answered.hop_reusable {
                 plain.give_back(taken.connection);
             }
@@ -279,12 +279,12 @@ where
 }
 
 /// Tells the client what went wrong, if it can still be told.
-fn answer_failures<S>(direction: Direction, inner: S) -> impl Stage
+fn answer_failures<S>(worker: Rc<Worker>, direction: Direction, inner: S) -> impl Stage
 where
     S: Stage,
 {
     service_fn(move |exchange: Box<Exchange>| {
-        let mut inner = inner.clone();
+        let (worker, mut inner) = (worker.clone(), inner.clone());
         async move {
             let (mut exchange, failed) = match inner.call(exchange).await {
                 Err(stopped) => stopped,
@@ -296,7 +296,8 @@ where
             let next_hop = exchange.chosen.as_ref().map(|chosen| chosen.hop.endpoint.address);
             let answer = Answer::new(direction, &failed, None, next_hop, direction == Direction::Outbound);
             // A body that was not read would be taken for the next request.
-            let close = exchange.body != BodyLength::None || !exchange.head.keep_alive();
+            let unread = exchange.body != BodyLength::None;
+            let close = unread || !exchange.head.keep_alive() || worker.draining().get();
             match write(&mut exchange.client, &answer, exchange.head.method() == "HEAD", close).await {
                 Ok(()) => {
                     let answered =

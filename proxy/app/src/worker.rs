@@ -171,8 +171,9 @@ impl Worker {
         Some(Counted(self.clone()))
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
+    /// Set when the drain begins.
+    pub fn draining(&self) -> &Cell<bool> {
+        &self.draining
     }
 
     /// Ends when the drain begins.

@@ -47,12 +47,13 @@ struct Count<'a> {
     sent: Cell<bool>,
 }
 
-/// A client's HTTP/1 request over a stream to a peer proxy.
+/// A client's HTTP/1 request over a stream to a peer proxy. If `ending` by the time of the answer, it is the connection's last.
 pub async fn client_to_stream(
     client: &mut Connection,
     head: &RequestHead,
     body: BodyLength,
     stream: PeerStream,
+    ending: &Cell<bool>,
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
     if opens_tunnel(head) {
@@ -81,6 +82,7 @@ pub async fn client_to_stream(
                 }
                 StreamHead::Final(parts, recv) => {
                     let mut following = None;
+                    let framing = framing.last_if(ending.get());
                     writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
                     let following = following.expect("encode calls its function");
                     let (mut source, mut sink) =
@@ -97,13 +99,14 @@ pub async fn client_to_stream(
     Ok(count.answered(status, keep_alive && count.sent.get(), true))
 }
 
-/// A client's HTTP/1 request over a plain connection.
+/// A client's HTTP/1 request over a plain connection. If `ending` by the time of the answer, it is the client's last.
 pub async fn client_to_plain(
     client: &mut Connection,
     head: &RequestHead,
     body: BodyLength,
     hop: &mut Connection,
     reused: bool,
+    ending: &Cell<bool>,
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
     let method = head.method();
@@ -139,6 +142,7 @@ pub async fn client_to_plain(
             }
             let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
             let mut following = None;
+            let framing = framing.last_if(ending.get());
             writer.encode(|out| following = Some(framing.write_response(out, &response, method, length)));
             let following = following.expect("encode calls its function");
             let (mut source, mut sink) =
@@ -235,7 +239,7 @@ async fn client_tunnel_to_stream(
         writer.encode(|out| head::write_stream_interim(out, &parts));
     } else {
         // Refused: an ordinary response, and nothing that follows it can be told from the tunnel's first bytes.
-        let framing = ClientFraming { keep_alive: false, ..framing };
+        let framing = framing.last_if(true);
         let mut chunked = false;
         writer.encode(|out| chunked = framing.write_stream_response(out, &parts).chunked);
         let (mut source, mut sink) = (Source::stream(recv), Sink::framed(writer, chunked));
@@ -267,7 +271,7 @@ async fn client_tunnel_to_plain(
     }
     let status = response.status();
     if !(status == 101 && head.upgrade().is_some() || method == "CONNECT" && status < 300) {
-        let framing = ClientFraming { keep_alive: false, ..framing };
+        let framing = framing.last_if(true);
         let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
         let mut chunked = false;
         writer.encode(|out| chunked = framing.write_response(out, &response, method, length).chunked);

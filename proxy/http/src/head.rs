@@ -203,6 +203,11 @@ impl ClientFraming {
         }
     }
 
+    /// The connection ends with this response, if `last`.
+    pub fn last_if(self, last: bool) -> Self {
+        Self { keep_alive: self.keep_alive && !last, ..self }
+    }
+
     /// For a response with this status; `length`: Content-Length is among its fields.
     fn following(self, status: u16, length: bool) -> Following {
         let bodiless = self.head || matches!(status, 100..=199 | 204 | 304);

@@ -12,6 +12,8 @@ pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// HTTP/2 flow-control window of one connection between proxies, bytes: what a proxy may have to hold for slow readers.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes of one HTTP/2 frame between proxies (RFC 9113 §4.2), its header included.
+pub const FRAME_BYTES: u32 = 64 * 1024;
 /// Streams that a proxy lets a peer open on one connection (RFC 9113 §5.1.2).
 pub const STREAMS_PER_CONNECTION: u32 = 4096;
 /// Connections that a worker keeps to one peer proxy.

@@ -10,7 +10,7 @@ use crate::{
 use policy::{
     Endpoint, Inbound, Outbound, Protocol, Reason, ServicePort, SpiffeId, limits, outbound::Forward,
 };
-use proxy_balance::{Balancer, Load};
+use proxy_balance::{Balancer, InFlight, Load, Outcome};
 use proxy_http::{failed::Failed, plain::Plain};
 use std::{
     cell::{Cell, RefCell},
@@ -52,6 +52,38 @@ pub enum Hops {
 pub struct Chosen {
     pub hop: Rc<Hop>,
     pub load: Load,
+    in_flight: RefCell<Option<InFlight>>,
+}
+
+impl Chosen {
+    fn new(hop: Rc<Hop>, load: Load) -> Self {
+        Self { hop, load, in_flight: RefCell::default() }
+    }
+
+    /// A request goes there.
+    pub fn start(&self, now: Instant) {
+        *self.in_flight.borrow_mut() = Some(self.load.start(now.into_std()));
+    }
+
+    /// A connection stands, which may have had to be made first.
+    pub fn connected(&self) {
+        if let Some(in_flight) = &mut *self.in_flight.borrow_mut() {
+            in_flight.connected(Instant::now().into_std());
+        }
+    }
+
+    /// The answer has begun. How long it lasts says nothing about the endpoint.
+    pub fn answered(&self) {
+        if let Some(in_flight) = &mut *self.in_flight.borrow_mut() {
+            in_flight.answered(Instant::now().into_std());
+        }
+    }
+
+    pub fn finish(&self, now: Instant, outcome: Outcome) {
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.finish(now.into_std(), outcome);
+        }
+    }
 }
 
 impl Destination {
@@ -123,7 +155,7 @@ impl Hops {
     /// A hop, another one than those that were tried if there is one.
     pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
         match self {
-            Self::One(hop) => Ok(Chosen { hop: hop.clone(), load: Load::default() }),
+            Self::One(hop) => Ok(Chosen::new(hop.clone(), Load::default())),
             Self::Balanced(backend) => backend.choose(worker, tried).await,
         }
     }
@@ -169,7 +201,7 @@ impl Backend {
         let mut balancer = self.balancer.borrow_mut();
         let mut rng = worker.rng.borrow_mut();
         match balancer.pick(now.into_std(), &mut rng, tried) {
-            Some(picked) => Ok(Chosen { hop: picked.endpoint.clone(), load: picked.load }),
+            Some(picked) => Ok(Chosen::new(picked.endpoint.clone(), picked.load)),
             None => Err(Failed::untouched(
                 Reason::DestinationUnavailable,
                 format!("{} has no endpoint", self.service),

@@ -3,7 +3,7 @@
 use clap::Parser;
 use policy::{TrustDomain, WorkloadName};
 use proxy_app::proxy::{self, Settings};
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 /// The sidecar proxy of one workload: takes the connections that weft-init redirects, and carries them with mTLS.
 ///
@@ -58,7 +58,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let settings = Settings {
         workload: arguments.workload,
         control: arguments.control,

@@ -12,7 +12,7 @@ use proxy_balance::Outcome;
 use proxy_h1::{BodyLength, Limits, Parse, Refusal, RequestHead};
 use proxy_http::{
     connection::Connection,
-    exchange::{self, Answered},
+    exchange::{self, Answered, Progress},
     failed::{Failed, Replay},
 };
 use std::{
@@ -83,8 +83,11 @@ impl<F: Fn() -> Routed> Requests<F> {
             // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
             let Ok((ended, answered)) = Box::pin(stages.call(exchange)).await else { return };
             exchange = ended;
-            if !answered.client_reusable || worker.draining().get() {
+            if worker.draining().get() || !answered.request_whole {
                 return linger(exchange.client).await;
+            }
+            if !answered.client_reusable {
+                return;
             }
             exchange.rest();
         }
@@ -95,6 +98,10 @@ impl Exchange {
     fn new(client: Connection, routed: Routed) -> Self {
         let (head, body) = (RequestHead::default(), BodyLength::None);
         Self { client, head, body, routed, chosen: None, tried: Vec::new() }
+    }
+
+    fn chosen(&self) -> &Chosen {
+        self.chosen.as_ref().expect("the stage `balance` stands before")
     }
 
     /// Between two requests nothing is held but the connection.
@@ -174,19 +181,22 @@ async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ende
 
 async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
     let Exchange { client, head, body, routed, chosen, .. } = exchange;
-    let hop = &chosen.as_ref().expect("the stage `balance` stands before").hop;
-    match &hop.way {
+    let chosen = chosen.as_ref().expect("the stage `balance` stands before");
+    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
+    match &chosen.hop.way {
         Way::Peer(peer) => {
             let lease = peer.lease(routed.connect_timeout).await?;
+            chosen.connected();
             let ended =
                 matches!(body, BodyLength::None | BodyLength::Fixed(0)) && !exchange::opens_tunnel(head);
             let stream = peer.open(lease, proxy_http::head::to_stream_request(head), ended)?;
-            exchange::client_to_stream(client, head, *body, stream, worker.draining()).await
+            exchange::client_to_stream(client, head, *body, stream, progress).await
         }
         Way::Plain(plain) => {
             let mut taken = plain.take(routed.connect_timeout).await?;
-            let (hop, reused, ending) = (&mut taken.connection, taken.reused, worker.draining());
-            let answered = exchange::client_to_plain(client, head, *body, hop, reused, ending).await?;
+            chosen.connected();
+            let (hop, reused) = (&mut taken.connection, taken.reused);
+            let answered = exchange::client_to_plain(client, head, *body, hop, reused, progress).await?;
             if answered.hop_reusable {
                 plain.give_back(taken.connection);
             }
@@ -201,20 +211,20 @@ where
     S: Stage,
 {
     service_fn(move |exchange: Box<Exchange>| {
-        let chosen = exchange.chosen.as_ref().expect("the stage `balance` stands before");
+        let chosen = exchange.chosen();
         let (edge, begin) = (chosen.hop.edge.clone(), Instant::now());
-        let in_flight = chosen.load.start(begin.into_std());
+        chosen.start(begin);
         edge.request_started();
         let attempt = inner.call(exchange);
         async move {
             let ended = attempt.await;
             let now = Instant::now();
             match &ended {
-                Ok((_, answered)) => {
+                Ok((exchange, answered)) => {
                     edge.request_finished(answered.status, now - begin);
                     edge.sent(answered.request_bytes);
                     edge.received(answered.response_bytes);
-                    in_flight.finish(now.into_std(), Outcome::Answered);
+                    exchange.chosen().finish(now, Outcome::Answered);
                 }
                 Err((exchange, failed)) => {
                     edge.failed(failed.reason);
@@ -225,10 +235,8 @@ where
                         edge.request_finished(status, now - begin);
                     }
                     let unreachable = failed.replay == Replay::Untouched;
-                    in_flight.finish(
-                        now.into_std(),
-                        if unreachable { Outcome::ConnectFailed } else { Outcome::Failed },
-                    );
+                    let outcome = if unreachable { Outcome::ConnectFailed } else { Outcome::Failed };
+                    exchange.chosen().finish(now, outcome);
                 }
             }
             ended
@@ -300,8 +308,12 @@ where
             let close = unread || !exchange.head.keep_alive() || worker.draining().get();
             match write(&mut exchange.client, &answer, exchange.head.method() == "HEAD", close).await {
                 Ok(()) => {
-                    let answered =
-                        Answered { status: answer.status, client_reusable: !close, ..Answered::default() };
+                    let answered = Answered {
+                        status: answer.status,
+                        client_reusable: !close,
+                        request_whole: !close,
+                        ..Answered::default()
+                    };
                     Ok((exchange, answered))
                 }
                 Err(_) => Err((exchange, failed)),

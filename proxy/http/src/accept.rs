@@ -40,7 +40,7 @@ impl Accepted {
     ) -> Result<Self, Failed> {
         let stream = ReadAhead::new(stream, read);
         let tls = tokio_rustls::TlsAcceptor::from(credentials.server.clone()).accept(stream);
-        let tls = timeout(limits::HANDSHAKE_WAIT, tls)
+        let mut tls = timeout(limits::HANDSHAKE_WAIT, tls)
             .await
             .map_err(|_| Failed::new(Reason::ConnectionTimeout, "the TLS handshake took too long"))?
             .map_err(|error| crate::tls_failed(&error))?;
@@ -50,6 +50,8 @@ impl Accepted {
         let group = tls.get_ref().1.negotiated_key_exchange_group();
         let key_exchange = group.map_or("", |group| group.name().as_str().unwrap_or_default());
         let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        // `Gather` bounds what is written; what it writes is to become records at once.
+        tls.get_mut().1.set_buffer_limit(None);
         let socket = Gather::new(tls);
         let handshake = server_builder().handshake(socket.clone());
         let connection = timeout(limits::HANDSHAKE_WAIT, socket.drive(Box::pin(handshake)))
@@ -97,6 +99,7 @@ fn server_builder() -> h2::server::Builder {
         .initial_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_frame_size(limits::FRAME_BYTES)
         .max_header_list_size(limits::HEADER_LIST_BYTES as u32)
         .max_concurrent_reset_streams(1024)
         .max_pending_accept_reset_streams(limits::STREAMS_PER_CONNECTION as usize)

@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client::ResponseFuture};
 use http::HeaderMap;
-use policy::limits::BULK_BYTES;
+use policy::limits::{BULK_BYTES, FRAME_BYTES};
 use proxy_h1::{BodyLength, Decoded, Decoder, Fields, Refusal};
 use std::{
     cell::Cell,
@@ -24,6 +24,9 @@ use std::{
 /// Bytes that a stream may queue before it asks for flow-control window: what HTTP/2 grants each stream at first
 /// (RFC 9113 §6.9.2). Short messages so never wait for a grant.
 const UNASKED_BYTES: usize = 65_535;
+
+/// Data of a frame that fills TLS records (RFC 8446 §5.1: 16 KiB) exactly, together with its 9-byte header.
+const FRAME_DATA_BYTES: usize = FRAME_BYTES as usize - 9;
 
 /// Where a body comes from.
 pub enum Source<'a> {
@@ -254,7 +257,7 @@ impl<'a> Sink<'a> {
                         0 => ready!(stream.poll_capacity(cx)).unwrap_or_else(|| Err(gone()))?,
                         capacity => capacity,
                     };
-                    let part = data.split_to(granted.min(data.len()));
+                    let part = data.split_to(granted.min(data.len()).min(FRAME_DATA_BYTES));
                     if !part.is_empty() {
                         stream.send_data(part, *last && data.is_empty())?;
                     }

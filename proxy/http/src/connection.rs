@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use policy::limits::READ_AHEAD_BYTES;
 use proxy_transport::Stream;
 use std::{
+    collections::VecDeque,
     io::{self, IoSlice},
     rc::Rc,
     task::{Context, Poll, ready},
@@ -15,7 +16,9 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 /// Bodies up to this are copied behind their head and go out with it in one piece; longer ones are not copied.
 const COPY_BYTES: usize = 4 * 1024;
 /// Collected bytes at which a writer wants to be flushed before it takes more.
-const FULL_BYTES: usize = 32 * 1024;
+const FULL_BYTES: usize = 64 * 1024;
+/// Pieces that go out in one call.
+const SLICES: usize = 16;
 
 /// A connection as two directions over one stream.
 pub struct Connection {
@@ -34,13 +37,14 @@ pub struct Reader {
 /// The writing direction.
 pub struct Writer {
     stream: Rc<Stream>,
+    /// Goes first, uncopied.
+    whole: VecDeque<Bytes>,
+    /// Goes then: heads, framing and short bodies.
     out: Vec<u8>,
-    /// Bytes of `out` that have gone.
+    /// Bytes of the first of these that have gone already.
     sent: usize,
-    /// Goes after `out`, uncopied.
-    tail: Bytes,
-    /// Goes after `tail`.
-    after: Vec<u8>,
+    /// Bytes of all of these.
+    held: usize,
 }
 
 impl Connection {
@@ -49,7 +53,7 @@ impl Connection {
         let stream = Rc::new(stream);
         Self {
             reader: Reader { stream: stream.clone(), buffer: read, room: FIRST_READ_BYTES },
-            writer: Writer { stream, out: Vec::new(), sent: 0, tail: Bytes::new(), after: Vec::new() },
+            writer: Writer { stream, whole: VecDeque::new(), out: Vec::new(), sent: 0, held: 0 },
         }
     }
 
@@ -92,7 +96,7 @@ impl Connection {
         }
         if self.writer.is_empty() {
             self.writer.out = Vec::new();
-            self.writer.after = Vec::new();
+            self.writer.whole = VecDeque::new();
         }
     }
 }
@@ -125,58 +129,67 @@ impl Reader {
 
 impl Writer {
     fn is_empty(&self) -> bool {
-        self.sent == self.out.len() && self.tail.is_empty() && self.after.is_empty()
+        self.held == 0
     }
 
     /// Full: flush before the next push.
     pub(crate) fn is_full(&self) -> bool {
-        !self.tail.is_empty() || self.out.len() >= FULL_BYTES
+        self.held >= FULL_BYTES
     }
 
     /// Writes small things by a function of `proxy-h1`, in order with the pushed bytes.
     pub fn encode(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(if self.tail.is_empty() { &mut self.out } else { &mut self.after });
+        let before = self.out.len();
+        write(&mut self.out);
+        self.held += self.out.len() - before;
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) {
-        if bytes.len() <= COPY_BYTES || !self.tail.is_empty() {
-            self.encode(|out| out.extend_from_slice(&bytes));
-        } else {
-            self.tail = bytes;
+        if bytes.len() <= COPY_BYTES {
+            return self.encode(|out| out.extend_from_slice(&bytes));
         }
+        if !self.out.is_empty() {
+            self.whole.push_back(std::mem::take(&mut self.out).into());
+        }
+        self.held += bytes.len();
+        self.whole.push_back(bytes);
     }
 
     /// Ready when everything is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
-            let slices =
-                [IoSlice::new(&self.out[self.sent..]), IoSlice::new(&self.tail), IoSlice::new(&self.after)];
-            let count = if self.tail.is_empty() && self.after.is_empty() {
+        while self.held > 0 {
+            let count = if self.whole.is_empty() {
                 ready!(self.stream.poll_write(cx, &self.out[self.sent..]))?
             } else {
-                ready!(self.stream.poll_write_vectored(cx, &slices))?
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let parts = self.whole.iter().map(|bytes| &**bytes).chain([&*self.out]);
+                let mut used = 0;
+                for (at, part) in parts.take(SLICES).enumerate() {
+                    slices[at] = IoSlice::new(if at == 0 { &part[self.sent..] } else { part });
+                    used = at + 1;
+                }
+                ready!(self.stream.poll_write_vectored(cx, &slices[..used]))?
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.consume(count);
         }
-        self.out.clear();
-        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
-    fn consume(&mut self, mut count: usize) {
-        let from_out = count.min(self.out.len() - self.sent);
-        self.sent += from_out;
-        count -= from_out;
-        let from_tail = count.min(self.tail.len());
-        let _ = self.tail.split_to(from_tail);
-        count -= from_tail;
-        if self.sent == self.out.len() && self.tail.is_empty() && !self.after.is_empty() {
-            std::mem::swap(&mut self.out, &mut self.after);
-            self.after.clear();
-            self.sent = count;
+    fn consume(&mut self, count: usize) {
+        self.held -= count;
+        self.sent += count;
+        while let Some(first) = self.whole.front()
+            && self.sent >= first.len()
+        {
+            self.sent -= first.len();
+            self.whole.pop_front();
+        }
+        if self.held == 0 {
+            self.out.clear();
+            self.sent = 0;
         }
     }
 

@@ -34,8 +34,19 @@ pub struct Answered {
     pub response_bytes: u64,
     /// The client's connection can carry another request.
     pub client_reusable: bool,
+    /// The client's request was read to its end.
+    pub request_whole: bool,
     /// The next hop's connection can (a plain one).
     pub hop_reusable: bool,
+}
+
+/// What a client's exchange asks and tells on its way.
+#[derive(Clone, Copy)]
+pub struct Progress<'a> {
+    /// Set by the time of the answer, it is the last one on the client's connection.
+    pub ending: &'a Cell<bool>,
+    /// Called when the final answer's head has come.
+    pub answered: &'a dyn Fn(),
 }
 
 /// Bytes of both bodies as they go.
@@ -47,13 +58,13 @@ struct Count<'a> {
     sent: Cell<bool>,
 }
 
-/// A client's HTTP/1 request over a stream to a peer proxy. If `ending` by the time of the answer, it is the connection's last.
+/// A client's HTTP/1 request over a stream to a peer proxy.
 pub async fn client_to_stream(
     client: &mut Connection,
     head: &RequestHead,
     body: BodyLength,
     stream: PeerStream,
-    ending: &Cell<bool>,
+    progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
     if opens_tunnel(head) {
@@ -82,7 +93,7 @@ pub async fn client_to_stream(
                 }
                 StreamHead::Final(parts, recv) => {
                     let mut following = None;
-                    let framing = framing.last_if(ending.get());
+                    let framing = framing.last_if(progress.ending.get());
                     writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
                     let following = following.expect("encode calls its function");
                     let (mut source, mut sink) =
@@ -99,14 +110,14 @@ pub async fn client_to_stream(
     Ok(count.answered(status, keep_alive && count.sent.get(), true))
 }
 
-/// A client's HTTP/1 request over a plain connection. If `ending` by the time of the answer, it is the client's last.
+/// A client's HTTP/1 request over a plain connection.
 pub async fn client_to_plain(
     client: &mut Connection,
     head: &RequestHead,
     body: BodyLength,
     hop: &mut Connection,
     reused: bool,
-    ending: &Cell<bool>,
+    progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
     let method = head.method();
@@ -142,7 +153,7 @@ pub async fn client_to_plain(
             }
             let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
             let mut following = None;
-            let framing = framing.last_if(ending.get());
+            let framing = framing.last_if(progress.ending.get());
             writer.encode(|out| following = Some(framing.write_response(out, &response, method, length)));
             let following = following.expect("encode calls its function");
             let (mut source, mut sink) =
@@ -470,6 +481,7 @@ impl<'a> Count<'a> {
             request_bytes: self.request.bytes(),
             response_bytes: self.response.bytes(),
             client_reusable,
+            request_whole: self.sent.get(),
             hop_reusable,
         }
     }

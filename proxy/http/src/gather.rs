@@ -16,6 +16,9 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// A write of so much is worth a call of its own, and not worth a copy.
+const LONG_BYTES: usize = 32 * 1024;
+
 /// The socket, shared by the HTTP/2 connection and its `Driver` on one worker.
 pub struct Gather<S>(Rc<RefCell<Inside<S>>>);
 
@@ -119,8 +122,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inside = self.0.borrow_mut();
-        if inside.gathered.len() >= GATHER_BYTES {
+        let long = slices.iter().map(|slice| slice.len()).sum::<usize>() >= LONG_BYTES;
+        if long || inside.gathered.len() >= GATHER_BYTES {
             ready!(inside.poll_drain(cx))?;
+        }
+        if long {
+            inside.unflushed = true;
+            return Pin::new(&mut inside.socket).poll_write_vectored(cx, slices);
         }
         let mut count = 0;
         for slice in slices {

@@ -154,11 +154,13 @@ impl Peer {
         let name = proxy_tls::server_name(&self.identity).map_err(untouched)?;
         let stream = ReadAhead::new(stream, BytesMut::new());
         let tls = tokio_rustls::TlsConnector::from(credentials.client.clone()).connect(name, stream);
-        let tls = timeout(limits::HANDSHAKE_WAIT, tls)
+        let mut tls = timeout(limits::HANDSHAKE_WAIT, tls)
             .await
             .map_err(|_| Failed::untouched(Reason::ConnectionTimeout, "the TLS handshake took too long"))?
             .map_err(|error| crate::tls_failed(&error))?;
         credentials.connected(tls.get_ref().1, &self.identity).map_err(untouched)?;
+        // `Gather` bounds what is written; what it writes is to become records at once.
+        tls.get_mut().1.set_buffer_limit(None);
         let gather = Gather::new(tls);
         let handshake = client_builder().handshake::<_, Bytes>(gather.clone());
         let (sender, connection) = gather
@@ -200,6 +202,7 @@ fn client_builder() -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::FRAME_BYTES)
         .max_header_list_size(limits::HEADER_LIST_BYTES as u32)
         .max_concurrent_reset_streams(1024)
         .max_local_error_reset_streams(None)

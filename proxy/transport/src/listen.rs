@@ -61,7 +61,7 @@ impl Listener {
 
     /// The next connection.
     pub async fn accept(&self) -> io::Result<Stream> {
-        self.0.accept().await.map(|(stream, _)| stream.into())
+        self.0.accept().await.map(|(stream, peer)| Stream::accepted(stream, peer))
     }
 }
 

@@ -5,16 +5,17 @@ use std::{io, net::SocketAddr};
 use tokio::net::TcpStream;
 
 /// `SO_ORIGINAL_DST` or `IP6T_SO_ORIGINAL_DST`, by the family that the client used. Not redirected: the local address.
-pub(crate) fn destination(stream: &TcpStream) -> io::Result<SocketAddr> {
-    let local = canonical(stream.local_addr()?);
+pub(crate) fn destination(stream: &TcpStream, ipv4: bool) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
-    let found = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let found = if ipv4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
     match found {
         Ok(address) => address.as_socket().map(canonical).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the original destination is not an IP address")
         }),
         // No entry in conntrack (ENOENT), or no conntrack at all (ENOPROTOOPT): nobody redirected this connection.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOPROTOOPT)) => Ok(local),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOPROTOOPT)) => {
+            stream.local_addr().map(canonical)
+        }
         Err(error) => Err(error),
     }
 }

@@ -21,13 +21,14 @@ pub struct Stream(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Tcp(RefCell<TcpStream>),
+    /// With the peer's family, IPv4 or not, where it is known: it saves asking for an address.
+    Tcp(RefCell<TcpStream>, Option<bool>),
     Memory(RefCell<Memory>),
 }
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self(Kind::Tcp(RefCell::new(stream)))
+        Self(Kind::Tcp(RefCell::new(stream), None))
     }
 }
 
@@ -38,6 +39,11 @@ impl From<Memory> for Stream {
 }
 
 impl Stream {
+    /// A connection that was accepted from `peer`.
+    pub(crate) fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
+        Self(Kind::Tcp(RefCell::new(stream), Some(peer.ip().to_canonical().is_ipv4())))
+    }
+
     /// Reads what is there, at most `room` bytes, onto the end of `buffer`. `Ok(0)` is the peer's end.
     pub fn poll_read(
         &self,
@@ -62,7 +68,7 @@ impl Stream {
     /// As `AsyncRead::poll_read`.
     pub fn poll_read_buf(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
+            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
             Kind::Memory(memory) => memory.borrow_mut().poll_read(cx, buffer),
         }
     }
@@ -70,7 +76,7 @@ impl Stream {
     /// Ready when a read would not wait: bytes, the end, or an error are there.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Kind::Tcp(tcp) => tcp.borrow().poll_read_ready(cx),
+            Kind::Tcp(tcp, _) => tcp.borrow().poll_read_ready(cx),
             Kind::Memory(memory) => memory.borrow_mut().poll_readable(cx),
         }
     }
@@ -78,7 +84,7 @@ impl Stream {
     /// As `AsyncWrite::poll_write`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
+            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
             Kind::Memory(memory) => memory.borrow_mut().poll_write(cx, bytes),
         }
     }
@@ -90,7 +96,7 @@ impl Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Kind::Tcp(tcp) => Pin::new(&mut *tcp.borrow_mut()).poll_write_vectored(cx, slices),
+            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_write_vectored(cx, slices),
             Kind::Memory(memory) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
                 memory.borrow_mut().poll_write(cx, first.map_or(&[], |slice| slice))
@@ -114,7 +120,7 @@ impl Stream {
     pub fn shutdown_write(&self) {
         match &self.0 {
             // An error says that the connection is gone already: the end has come either way.
-            Kind::Tcp(tcp) => {
+            Kind::Tcp(tcp, _) => {
                 let _ = socket2::SockRef::from(&*tcp.borrow()).shutdown(std::net::Shutdown::Write);
             }
             Kind::Memory(memory) => memory.borrow_mut().shutdown_write(),
@@ -124,7 +130,7 @@ impl Stream {
     /// Makes the coming drop a reset (RST) instead of an end. What was written and not yet sent is lost, so flush first.
     pub fn reset_on_drop(&self) {
         match &self.0 {
-            Kind::Tcp(tcp) => {
+            Kind::Tcp(tcp, _) => {
                 let _ = tcp.borrow().set_zero_linger();
             }
             Kind::Memory(memory) => memory.borrow_mut().reset_on_drop(),
@@ -134,7 +140,14 @@ impl Stream {
     /// Where the client really wanted to go, before a REDIRECT rule brought it here.
     pub fn original_destination(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp) => crate::original::destination(&tcp.borrow()),
+            Kind::Tcp(tcp, family) => {
+                let tcp = tcp.borrow();
+                let ipv4 = match family {
+                    Some(ipv4) => *ipv4,
+                    None => crate::original::canonical(tcp.local_addr()?).is_ipv4(),
+                };
+                crate::original::destination(&tcp, ipv4)
+            }
             Kind::Memory(memory) => memory.borrow().original_destination(),
         }
     }
@@ -142,7 +155,7 @@ impl Stream {
     /// The address of our end, IPv4 as IPv4 also on a dual-stack socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp) => tcp.borrow().local_addr().map(crate::original::canonical),
+            Kind::Tcp(tcp, _) => tcp.borrow().local_addr().map(crate::original::canonical),
             Kind::Memory(memory) => memory.borrow().original_destination(),
         }
     }
@@ -150,7 +163,7 @@ impl Stream {
     /// The address of the other end, IPv4 as IPv4 also on a dual-stack socket.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp) => tcp.borrow().peer_addr().map(crate::original::canonical),
+            Kind::Tcp(tcp, _) => tcp.borrow().peer_addr().map(crate::original::canonical),
             Kind::Memory(memory) => Ok(memory.borrow().peer_address()),
         }
     }

@@ -68,7 +68,7 @@ pub async fn client_to_stream(
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
     if opens_tunnel(head) {
-        return client_tunnel_to_stream(client, framing, stream).await;
+        return client_tunnel_to_stream(client, framing, stream, progress).await;
     }
     let PeerStream { mut response, send, lease } = stream;
     let count = Count::of(&lease);
@@ -92,6 +92,7 @@ pub async fn client_to_stream(
                     }
                 }
                 StreamHead::Final(parts, recv) => {
+                    (progress.answered)();
                     let mut following = None;
                     let framing = framing.last_if(progress.ending.get());
                     writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
@@ -127,7 +128,7 @@ pub async fn client_to_plain(
     let mut response = ResponseHead::default();
     if opens_tunnel(head) {
         poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| lost(&error, reused))?;
-        return client_tunnel_to_plain(client, head, framing, hop).await;
+        return client_tunnel_to_plain(client, head, framing, hop, progress).await;
     }
     let Connection { reader, writer } = client;
     let upload = async {
@@ -151,6 +152,7 @@ pub async fn client_to_plain(
                 }
                 continue;
             }
+            (progress.answered)();
             let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
             let mut following = None;
             let framing = framing.last_if(progress.ending.get());
@@ -232,6 +234,7 @@ async fn client_tunnel_to_stream(
     client: &mut Connection,
     framing: ClientFraming,
     stream: PeerStream,
+    progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
     let PeerStream { mut response, send, lease } = stream;
     let (parts, recv) = loop {
@@ -240,6 +243,7 @@ async fn client_tunnel_to_stream(
             break (parts, recv);
         }
     };
+    (progress.answered)();
     let Connection { reader, writer } = client;
     let switching = head::accepted_upgrade(&parts).cloned();
     let count = Count::of(&lease);
@@ -269,6 +273,7 @@ async fn client_tunnel_to_plain(
     head: &RequestHead,
     framing: ClientFraming,
     hop: &mut Connection,
+    progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
     let method = head.method();
     let mut response = ResponseHead::default();
@@ -280,6 +285,7 @@ async fn client_tunnel_to_plain(
         }
         writer.encode(|out| head::write_interim(out, &response, method));
     }
+    (progress.answered)();
     let status = response.status();
     if !(status == 101 && head.upgrade().is_some() || method == "CONNECT" && status < 300) {
         let framing = framing.last_if(true);

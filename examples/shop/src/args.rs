@@ -17,7 +17,7 @@ pub struct Args {
     /// The version it says it is; product v2 also quotes reviews
     #[arg(long, env = "SHOP_VERSION", default_value = "v1")]
     pub version: String,
-    /// Address to serve on; [::] takes IPv4 too
+    /// Address to serve on; `[::]` takes IPv4 too
     #[arg(long, env = "SHOP_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// After SIGTERM: how long to go on serving, not ready, before connections are closed

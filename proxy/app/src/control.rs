@@ -1,4 +1,4 @@
-//! The connection to control: one for all questions, kept up, with back-off. Who asks waits for [`Control::up`].
+//! The connection to control: one for all questions, kept up, with back-off. Who asks waits for `Control::up`.
 //! What is asked stands in `discovery` and `identity`; how a TCP connection is made is the caller's matter (`Dial`).
 
 use arc_swap::ArcSwap;

@@ -11,6 +11,7 @@
 //! | `http` | an HTTP/1 client that shows every byte |
 //! | `metrics` | reading `/metrics` |
 //! | `manifest` | the documents that control reads |
+//! | `forgery` | certificates that are to be refused |
 //! | `pattern` | bytes that show when one is lost, doubled or moved |
 //!
 //! No test is here: they stand in `tests/mesh`. They need root, since they make network namespaces.
@@ -19,6 +20,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod app;
+pub mod forgery;
 pub mod grid;
 pub mod http;
 pub mod manifest;

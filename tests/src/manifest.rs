@@ -70,6 +70,15 @@ impl Manifests {
         fs::rename(unfinished, self.0.join(file)).unwrap();
     }
 
+    /// How many objects were made here; not what a test wrote by itself.
+    pub fn count(&self) -> usize {
+        let made = |name: &str| {
+            ["namespace", "account-", "service-", "pod-"].iter().any(|kind| name.starts_with(kind))
+        };
+        let names = fs::read_dir(&self.0).unwrap().flatten().map(|entry| entry.file_name());
+        names.filter(|name| made(&name.to_string_lossy())).count()
+    }
+
     pub fn remove(&self, file: &str) {
         fs::remove_file(self.0.join(file)).unwrap();
     }

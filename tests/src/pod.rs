@@ -33,6 +33,8 @@ pub struct Pod {
     pub namespace: Namespace,
     manifests: Manifests,
     folder: PathBuf,
+    /// The proxy's command line.
+    flags: Vec<String>,
 }
 
 /// How a proxy is started.
@@ -52,7 +54,7 @@ impl Pod {
         manifests: Manifests,
         folder: PathBuf,
     ) -> Self {
-        Self { manifest, proxy: None, namespace, manifests, folder }
+        Self { manifest, proxy: None, namespace, manifests, folder, flags: Vec::new() }
     }
 
     /// NAMESPACE/NAME.
@@ -103,9 +105,20 @@ impl Pod {
             WORKERS.to_string(),
         ];
         flags.extend(options.flags);
+        self.proxy = Some(self.spawn_proxy(&flags));
+        self.flags = flags;
+    }
+
+    /// Kills the proxy and starts it anew, as a crash would; not ready yet.
+    pub fn restart_proxy(&mut self) {
+        self.proxy_mut().kill();
+        self.proxy = Some(self.spawn_proxy(&self.flags));
+    }
+
+    fn spawn_proxy(&self, flags: &[String]) -> Program {
         let log = format!("{}-proxy", self.manifest.name);
         let program = binary("weft-proxy");
-        self.proxy = Some(Program::start(&self.namespace, Role::Proxy, (&self.folder, &log), program, flags));
+        Program::start(&self.namespace, Role::Proxy, (&self.folder, &log), program, flags)
     }
 
     pub fn proxy(&self) -> &Program {

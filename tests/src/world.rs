@@ -49,6 +49,8 @@ pub struct Control {
     pub namespace: Namespace,
     pub address: SocketAddr,
     state: PathBuf,
+    /// The folder of logs, its name, and its command line.
+    command: (PathBuf, String, Vec<String>),
 }
 
 /// The addresses of a Service.
@@ -120,6 +122,13 @@ impl World {
 
     /// A pod whose proxy, if it is to have one, has not been started. Its name is that of its app and a number.
     pub fn pod(&self, app: &str, meshed: bool, phase: Phase) -> Pod {
+        let pod = self.pod_while_control_is_gone(app, meshed, phase);
+        self.settle();
+        pod
+    }
+
+    /// The same, without waiting until control knows of it.
+    pub fn pod_while_control_is_gone(&self, app: &str, meshed: bool, phase: Phase) -> Pod {
         let number = self.pods.fetch_add(1, Ordering::Relaxed);
         let (v4, v6) = pod_addresses(number);
         let name = format!("{app}-{number}");
@@ -128,7 +137,6 @@ impl World {
         let manifest = PodManifest { name, app: app.into(), meshed, phase, v4, v6 };
         self.manifests.account(app);
         self.manifests.pod(&manifest);
-        self.settle();
         Pod::new(namespace, manifest, self.manifests.clone(), self.folder().into())
     }
 
@@ -137,7 +145,7 @@ impl World {
         self.control.proxy_options(&pod.manifest.app)
     }
 
-    /// Waits until control holds as many objects as there are documents.
+    /// Waits until control holds as many objects as were made here.
     pub fn settle(&self) {
         self.control.settle(&self.manifests);
     }
@@ -172,10 +180,22 @@ impl Control {
             ["--directory", &manifests.folder().display().to_string(), "--state"].map(String::from).into();
         arguments.push(state.display().to_string());
         arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let command = (folder.to_owned(), name.to_owned(), arguments);
+        let program = Self::program(&namespace, &command);
+        Self { program, namespace, address: SocketAddr::new(ip, CONTROL_PORT), state, command }
+    }
+
+    fn program(namespace: &Namespace, (folder, name, arguments): &(PathBuf, String, Vec<String>)) -> Program {
         let binary = binary("weft-control");
-        let mut program = Program::start(&namespace, Role::Weft, (folder, name), binary, arguments);
+        let mut program = Program::start(namespace, Role::Weft, (folder, name), binary, arguments);
         program.wait_for("weft-control: ready", PATIENCE);
-        Self { program, namespace, address: SocketAddr::new(ip, CONTROL_PORT), state }
+        program
+    }
+
+    /// Starts it again after its end, with the state that it left.
+    pub fn start_again(&mut self) {
+        self.program.kill();
+        self.program = Self::program(&self.namespace, &self.command);
     }
 
     /// A page of its admin port.
@@ -202,14 +222,18 @@ impl Control {
         }
     }
 
+    /// Its root's key and what else it keeps.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// The file of the roots that proxies trust.
     pub fn trust_anchors(&self) -> PathBuf {
         self.state.join("ca.pem")
     }
 
     fn settle(&self, manifests: &Manifests) {
-        let is_document = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
-        let documents = fs::read_dir(manifests.folder()).unwrap().flatten().filter(is_document).count();
+        let documents = manifests.count();
         eventually(PATIENCE, || {
             let objects = self.metrics().sum("weft_control_objects", &[]) as usize;
             holds(objects >= documents, format!("control holds {objects} of {documents} objects"))

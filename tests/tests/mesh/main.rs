@@ -5,6 +5,9 @@
 // Panics are how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod bulk;
+mod control;
 mod http;
 mod programs;
+mod refusals;
 mod tcp;

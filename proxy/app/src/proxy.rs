@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use policy::{TrustDomain, WorkloadName, limits};
 use proxy_http::peer::Dialer;
 use proxy_tls::{Credentials, Trust};
-use proxy_transport::{Listener, Network, Stream, SystemNetwork};
+use proxy_transport::{Listener, Network, Stream, SystemNetwork, heap};
 use serde_json::json;
 use std::{
     future::Future,
@@ -51,6 +51,7 @@ pub struct Settings {
 
 /// Serves until it is told to end, and drains.
 pub fn run(settings: Settings) -> Result<()> {
+    heap::keep_freed_memory();
     let anchors = std::fs::read(&settings.trust_anchors)
         .with_context(|| format!("the trust anchors {:?} cannot be read", settings.trust_anchors))?;
     let anchors = Trust::from_pem(settings.trust_domain.clone(), &anchors)
@@ -175,6 +176,7 @@ fn work(
                 loop {
                     ticks.tick().await;
                     worker.sweep(Instant::now());
+                    heap::give_back_freed_memory();
                 }
             }
         });

@@ -188,8 +188,8 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
             let lease = peer.lease(routed.connect_timeout).await?;
             chosen.connected();
             let ended =
-                matches!(body, BodyLength::None | BodyLength::Fixed(0)) && !exchange::opens_tunnel(head);
-            let stream = peer.open(lease, proxy_http::head::to_stream_request(head), ended)?;
+                matches!(body, BodyLength::None | BodyLength::Fixed(0)) && !exchange::opens_tunnel(head, *body);
+            let stream = peer.open(lease, proxy_http::head::to_stream_request(head, *body), ended)?;
             exchange::client_to_stream(client, head, *body, stream, progress).await
         }
         Way::Plain(plain) => {

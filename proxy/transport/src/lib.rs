@@ -4,6 +4,7 @@
 //! protocol. `memory` is the same transport without a kernel, so that whole proxies run in one process on virtual time.
 
 mod connect;
+pub mod heap;
 mod listen;
 pub mod memory;
 mod original;

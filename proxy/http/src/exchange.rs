@@ -204,7 +204,7 @@ pub async fn stream_to_plain(
     };
     let download = async {
         loop {
-            read_response(from_hop, &mut response, reused).await?;
+            wanted(respond, read_response(from_hop, &mut response, reused)).await?;
             if response.status() < 200 {
                 respond
                     .send_informational(head::to_stream_response(&response, method, false))
@@ -316,7 +316,7 @@ async fn stream_tunnel_to_plain(
     let count = Count::default();
     poll_fn(|cx| hop.writer.poll_flush(cx)).await.map_err(|error| lost(&error, reused))?;
     loop {
-        read_response(&mut hop.reader, &mut response, reused).await?;
+        wanted(respond, read_response(&mut hop.reader, &mut response, reused)).await?;
         if response.status() >= 200 || response.status() == 101 {
             break;
         }
@@ -371,6 +371,19 @@ fn poll_stream_head(
     let response = ready!(std::pin::Pin::new(response).poll(cx)).map_err(|error| Failed::stream(&error))?;
     let (parts, body) = response.into_parts();
     Poll::Ready(Ok(StreamHead::Final(parts, body)))
+}
+
+/// Waits for a response as long as the peer's client does.
+async fn wanted(
+    respond: &mut SendResponse<Bytes>,
+    reading: impl Future<Output = Result<(), Failed>>,
+) -> Result<(), Failed> {
+    let mut reading = pin!(reading);
+    poll_fn(|cx| match reading.as_mut().poll(cx) {
+        Poll::Pending => respond.poll_reset(cx).map(|_| Err(Failed::client_gone())),
+        read => read,
+    })
+    .await
 }
 
 /// Reads a response head from a plain connection.

@@ -34,6 +34,9 @@ pub const WATCHES: usize = 1_024;
 pub const WATCH_IDLE: Duration = Duration::from_secs(300);
 /// Wait for control's first word about a destination before its traffic passes unmeshed.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(1);
+/// Wait for the application to accept a connection from its own proxy. When its queue is full, the kernel drops the attempt
+/// and makes it again after 1 s and 3 s (RFC 6298 §2.1, §5.5); without a proxy its clients would wait for that, too.
+pub const LOCAL_CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Wait for a TLS handshake.
 pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Wait for the rest of a request head once its first byte has come.

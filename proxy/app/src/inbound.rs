@@ -11,7 +11,7 @@ use crate::{
     worker::{Beginning, Worker},
 };
 use bytes::BytesMut;
-use policy::{Reason, outbound::CONNECT_TIMEOUT};
+use policy::{Reason, limits::LOCAL_CONNECT_WAIT};
 use proxy_detect::Protocol;
 use proxy_http::{
     accept::{Accepted, Incoming},
@@ -40,7 +40,7 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     // Not that its server speaks first: connecting to it before it is known that no peer proxy calls would be for nothing.
     let remembered = service_port.as_ref().and_then(|service| worker.beginning(service));
     let remembered = remembered.filter(|beginning| *beginning == Beginning::Undecided);
-    let detected = detect(&mut client, remembered, || tcp::connect(&worker, &hops, CONNECT_TIMEOUT)).await;
+    let detected = detect(&mut client, remembered, || tcp::connect(&worker, &hops, LOCAL_CONNECT_WAIT)).await;
     match detected {
         // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
         Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
@@ -55,12 +55,12 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
             if protocol == Protocol::Http1 {
                 let route = move || Routed {
                     hops: hops.clone(),
-                    connect_timeout: CONNECT_TIMEOUT,
+                    connect_timeout: LOCAL_CONNECT_WAIT,
                     service: service.clone(),
                 };
                 Requests { worker, direction: Inbound, route }.serve(client).await;
             } else {
-                let connect_timeout = CONNECT_TIMEOUT;
+                let connect_timeout = LOCAL_CONNECT_WAIT;
                 let path = tcp::Path { worker: &worker, direction: Inbound, hops, connect_timeout, service };
                 path.carry(client, upstream).await;
             }
@@ -168,7 +168,7 @@ async fn attempt(
     respond: &mut h2::server::SendResponse<bytes::Bytes>,
 ) -> Result<Answered, Failed> {
     let plain = local.plain();
-    let mut taken = plain.take(CONNECT_TIMEOUT).await?;
+    let mut taken = plain.take(LOCAL_CONNECT_WAIT).await?;
     let (connection, reused) = (&mut taken.connection, taken.reused);
     let answered = exchange::stream_to_plain(request, body, respond, connection, reused).await?;
     if answered.hop_reusable {
@@ -191,7 +191,7 @@ fn refuse(local: &Local, failed: &Failed, respond: &mut h2::server::SendResponse
 }
 
 async fn tcp_stream(local: &Local, edge: &Edge, incoming: Incoming) {
-    let stream = match local.plain().connect(CONNECT_TIMEOUT).await {
+    let stream = match local.plain().connect(LOCAL_CONNECT_WAIT).await {
         Ok(stream) => stream,
         Err(failed) => {
             edge.failed(failed.reason);

@@ -2,10 +2,11 @@
 
 use crate::PATIENCE;
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
@@ -18,6 +19,8 @@ use std::{
 /// All names begin so; the test process' id and a number follow.
 const PREFIX: &str = "weft-e2e-";
 const FOLDER: &str = "/run/netns";
+/// Connections that wait to be accepted, where a burst of them comes.
+const BACKLOG: i32 = 1024;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static CLEANED: Once = Once::new();
@@ -79,8 +82,14 @@ impl Namespace {
 
     /// Listens in it, on all addresses of both families.
     pub fn listen(&self, port: u16) -> TcpListener {
-        self.within(|| TcpListener::bind(("::", port)))
-            .unwrap_or_else(|error| panic!("listen on {port} in {}: {error}", self.0))
+        self.within(|| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+            socket.listen(BACKLOG)?;
+            io::Result::Ok(socket.into())
+        })
+        .unwrap_or_else(|error| panic!("listen on {port} in {}: {error}", self.0))
     }
 
     /// A command that will run in it.

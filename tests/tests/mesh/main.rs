@@ -5,9 +5,11 @@
 // Panics are how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod breaks;
 mod bulk;
 mod control;
 mod http;
+mod peers;
 mod programs;
 mod refusals;
 mod tcp;

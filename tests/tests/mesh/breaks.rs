@@ -1,0 +1,169 @@
+//! What breaks on the way: clients that go, servers that close, proxies that crash. Nobody else suffers, nothing is left.
+
+use socket2::SockRef;
+use std::{
+    io::{BufReader, Read, Write},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::channel,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tests::{
+    PATIENCE,
+    app::{App, ok},
+    eventually,
+    grid::{Grid, Route},
+    holds,
+    http::{Client, read_head},
+    manifest::{Phase, Port},
+    pattern,
+    world::World,
+};
+
+const PORT: u16 = 8080;
+
+#[test]
+fn an_application_learns_that_its_client_has_gone() {
+    let grid = Grid::new(Port::auto(PORT));
+    let (told, tells) = channel();
+    let _apps = grid.servers().map(|pod| {
+        let told = told.clone();
+        App::tcp(pod, PORT, move |stream| {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let Ok(Some(_)) = read_head(&mut reader) else { return };
+            told.send("asked").unwrap();
+            // Thinks, and would for ever.
+            let ended = reader.read(&mut [0; 1]);
+            told.send(if matches!(ended, Ok(1..)) { "more" } else { "gone" }).unwrap();
+        })
+    });
+    for Route { name, client: pod, address } in grid.routes() {
+        for request in
+            ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+        {
+            let mut client = pod.client(address);
+            client.send(request);
+            assert_eq!(tells.recv_timeout(PATIENCE), Ok("asked"), "{name}");
+            SockRef::from(client.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            assert_eq!(tells.recv_timeout(PATIENCE), Ok("gone"), "{name}: {request}");
+        }
+    }
+    for pod in [&grid.meshed_client, &grid.meshed_server] {
+        let open = || pod.metrics().sum("weft_requests_in_flight", &[]);
+        eventually(PATIENCE, || holds(open() == 0.0, format!("{} in flight", open())));
+    }
+}
+
+#[test]
+fn a_server_that_closes_idle_connections_costs_no_request() {
+    let grid = Grid::new(Port::auto(PORT));
+    let _apps = grid.servers().map(|pod| {
+        App::tcp(pod, PORT, |stream| {
+            // After each answer it waits for little more than the next request takes to come.
+            stream.set_read_timeout(Some(Duration::from_millis(8))).unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            while let Ok(Some(head)) = read_head(&mut reader) {
+                let Ok(_) = tests::http::read_body(&mut reader, head.request_framing()) else { return };
+                if (&stream).write_all(&ok("here")).is_err() {
+                    return;
+                }
+            }
+        })
+    });
+    for Route { name, client: pod, address } in grid.routes() {
+        let mut client = pod.client(address);
+        for at in 0..150_u64 {
+            // GET may be sent again when the connection dies under it; POST is not sent on one that is closing.
+            let request = match at % 2 {
+                0 => "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                _ => "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            };
+            client.send(request);
+            let answer = client.answer("GET");
+            assert_eq!(answer.text(), "here", "{name}, request {at}: {answer:?}");
+            thread::sleep(Duration::from_millis(6 + at % 4));
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_crashes_comes_back() {
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let (mut server, client) = (world.meshed("server"), world.meshed("client"));
+    let _app = App::mirror(&server, PORT);
+    let [address, _] = service.at(PORT);
+    assert_eq!(client.client(address).get("/").head.status(), 200);
+    let mut stream = client.connect(address).unwrap();
+    stream.write_all(b"\x01 a TCP connection").unwrap();
+    server.proxy_mut().kill();
+    // A connection that was cut off is not a clean end.
+    let mut rest = Vec::new();
+    assert!(stream.read_to_end(&mut rest).is_err() || rest.is_empty());
+    let answer = client.client(address).get("/");
+    assert_eq!(answer.head.status(), 502, "{answer:?}");
+    assert!(
+        answer.head.field("proxy-status").is_some_and(|told| told.contains("error=connection_")),
+        "{answer:?}"
+    );
+    server.restart_proxy();
+    let back = Instant::now();
+    eventually(PATIENCE, || {
+        let answer = client.client(address).get("/");
+        holds(answer.head.status() == 200, format!("{answer:?}"))
+    });
+    assert!(back.elapsed() < Duration::from_secs(5), "it took {:?}", back.elapsed());
+}
+
+#[test]
+fn what_is_under_way_to_a_pod_that_leaves_is_finished() {
+    const LENGTH: u64 = 3_000_000;
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let (mut server, client) = (world.meshed("server"), world.meshed("client"));
+    let _app = App::tcp(&server, PORT, |stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let Ok(Some(_)) = read_head(&mut reader) else { return };
+        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").unwrap();
+        pattern::write(&mut &stream, LENGTH).unwrap();
+    });
+    let mut busy: Client = client.client(service.at(PORT)[0]);
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(busy.head().unwrap().status(), 200);
+    server.set_phase(Phase::Terminating);
+    eventually(PATIENCE, || {
+        let answer = client.client(service.at(PORT)[1]).get("/");
+        holds(answer.head.status() == 503, format!("{:?}", answer.head))
+    });
+    server.proxy().signal(nix::sys::signal::Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(pattern::check(busy.reader(), LENGTH).unwrap(), LENGTH);
+    assert!(server.proxy_mut().wait(PATIENCE).success());
+}
+
+#[test]
+fn requests_that_nobody_has_seen_are_sent_again() {
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let client = world.meshed("client");
+    // Of two pods, one has no application: connections to it are refused.
+    let (good, _bad) = (world.meshed("server"), world.unmeshed("server"));
+    let count = std::sync::Arc::new(AtomicU32::new(0));
+    let _app = App::http(&good, PORT, {
+        let count = count.clone();
+        move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            ok("once")
+        }
+    });
+    for at in 0..40 {
+        let mut client = client.client(service.at(PORT)[at % 2]);
+        // Not idempotent: only because nothing of it has been seen.
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n12");
+        assert_eq!(client.answer("POST").text(), "once");
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 40);
+}

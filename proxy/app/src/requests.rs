@@ -187,8 +187,8 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
         Way::Peer(peer) => {
             let lease = peer.lease(routed.connect_timeout).await?;
             chosen.connected();
-            let ended =
-                matches!(body, BodyLength::None | BodyLength::Fixed(0)) && !exchange::opens_tunnel(head, *body);
+            let ended = matches!(body, BodyLength::None | BodyLength::Fixed(0))
+                && !exchange::opens_tunnel(head, *body);
             let stream = peer.open(lease, proxy_http::head::to_stream_request(head, *body), ended)?;
             exchange::client_to_stream(client, head, *body, stream, progress).await
         }

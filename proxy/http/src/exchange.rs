@@ -67,7 +67,7 @@ pub async fn client_to_stream(
     progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
     let framing = ClientFraming::of(head);
-    if opens_tunnel(head) {
+    if opens_tunnel(head, body) {
         return client_tunnel_to_stream(client, framing, stream, progress).await;
     }
     let PeerStream { mut response, send, lease } = stream;
@@ -126,7 +126,7 @@ pub async fn client_to_plain(
     hop.writer.encode(|out| head::write_request(out, head, body));
     let (to_hop, from_hop) = (&mut hop.writer, &mut hop.reader);
     let mut response = ResponseHead::default();
-    if opens_tunnel(head) {
+    if opens_tunnel(head, body) {
         poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| lost(&error, reused))?;
         return client_tunnel_to_plain(client, head, framing, hop, progress).await;
     }
@@ -485,8 +485,8 @@ fn has_body(length: BodyLength) -> bool {
 }
 
 /// Will bytes that are no message follow, if the other side agrees?
-pub fn opens_tunnel(head: &RequestHead) -> bool {
-    head.upgrade().is_some() || head.method() == "CONNECT"
+pub fn opens_tunnel(head: &RequestHead, body: BodyLength) -> bool {
+    head::upgrade(head, body).is_some() || head.method() == "CONNECT"
 }
 
 impl<'a> Count<'a> {

@@ -28,10 +28,16 @@ const WEFT_METHOD: HeaderName = HeaderName::from_static("weft-method");
 const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
 const WEFT_REASON: HeaderName = HeaderName::from_static("weft-reason");
 
+/// The protocols that a request asks to change to, unless it has a body: that would have to arrive before the change
+/// (RFC 9110 §7.8), and programs that ask so, as some do on any first request, mean it as an offer.
+pub fn upgrade(head: &RequestHead, body: BodyLength) -> Option<&[u8]> {
+    head.upgrade().filter(|_| matches!(body, BodyLength::None | BodyLength::Fixed(0)))
+}
+
 /// A request of a client as the head of a stream.
-pub fn to_stream_request(head: &RequestHead) -> Request<()> {
+pub fn to_stream_request(head: &RequestHead, body: BodyLength) -> Request<()> {
     let mut request = Request::new(());
-    let upgrade = head.upgrade();
+    let upgrade = upgrade(head, body);
     let mut headers = to_map(head.fields().end_to_end());
     let method = Method::from_bytes(head.method().as_bytes()).expect("a parsed method is a token");
     set_target(&mut request, &mut headers, head);
@@ -306,7 +312,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, body: BodyLength) {
     if head.fields().accepts_trailers() {
         proxy_h1::write_field(out, b"TE", b"trailers");
     }
-    match head.upgrade() {
+    match upgrade(head, body) {
         Some(protocol) => {
             proxy_h1::write_field(out, b"Connection", b"Upgrade");
             proxy_h1::write_field(out, b"Upgrade", protocol);

@@ -95,7 +95,9 @@ async fn serve(settings: Settings, anchors: Trust) -> Result<()> {
 
     let mut stopping = stopped.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Told to end by the admin port, idle workers end before this is polled: hence the order.
     tokio::select! {
+        biased;
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = stopping.wait_for(|stop| *stop) => {}

@@ -52,7 +52,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("kube", &["control-serve", "cli"]),
     ("libc", &["init", "proxy-transport"]),
     ("prost", &["proxy-wire", "proxy-app", "control-serve"]),
-    ("rcgen", &["proxy-tls", "control-serve"]),
+    ("rcgen", &["proxy-tls", "control-serve", "tests"]),
     ("rustls", &["proxy-tls", "proxy-app", "control-serve"]),
     ("rustls-webpki", &["proxy-tls", "control-serve"]),
     ("socket2", &["init", "proxy-transport", "tests"]),

@@ -18,7 +18,10 @@ fn checked_in_protobuf_code_is_current() {
             fs::write(&path, &code).expect(file);
         }
         let held = fs::read_to_string(&path).unwrap_or_default();
-        assert!(held == code, "{file} differs from {PROTO}: run `UPDATE=1 cargo test -p tests --test generated`");
+        assert!(
+            held == code,
+            "{file} differs from {PROTO}: run `UPDATE=1 cargo test -p tests --test generated`"
+        );
     }
 }
 

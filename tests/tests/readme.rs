@@ -27,7 +27,9 @@ fn two_proxies_by_hand() {
     assert!(out.contains("kind: Service"), "the file came through the mesh: {out}\n{log}");
     for (direction, peer) in [("outbound", "sa/web"), ("inbound", "sa/caller")] {
         let counted = out.lines().any(|line| {
-            line.contains(&format!("direction=\"{direction}\"")) && line.contains(peer) && line.ends_with("class=\"2xx\"} 1")
+            line.contains(&format!("direction=\"{direction}\""))
+                && line.contains(peer)
+                && line.ends_with("class=\"2xx\"} 1")
         });
         assert!(counted, "one request, {direction}, by mTLS with {peer}: {out}\n{log}");
     }

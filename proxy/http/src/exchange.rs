@@ -16,7 +16,7 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Method;
 use policy::Reason;
-use proxy_h1::{BodyLength, Limits, Parse, RequestHead, ResponseHead};
+use proxy_h1::{BodyLength, Limits, Parse, RequestHead, ResponseHead, Version};
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
@@ -86,7 +86,7 @@ pub async fn client_to_stream(
             let head = poll_fn(|cx| poll_stream_head(&mut response, cx)).await;
             match head.map_err(|failed| lease.explain(failed))? {
                 StreamHead::Interim(parts) => {
-                    if framing.version == proxy_h1::Version::Http11 {
+                    if framing.version == Version::Http11 {
                         writer.encode(|out| head::write_stream_interim(out, &parts));
                         poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
                     }
@@ -146,7 +146,7 @@ pub async fn client_to_plain(
         loop {
             read_response(from_hop, &mut response, reused).await?;
             if response.status() < 200 {
-                if framing.version == proxy_h1::Version::Http11 {
+                if framing.version == Version::Http11 {
                     writer.encode(|out| head::write_interim(out, &response, method));
                     poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
                 }
@@ -162,7 +162,8 @@ pub async fn client_to_plain(
                 (Source::framed(from_hop, length), Sink::framed(writer, following.chunked));
             let carried = pump(&mut source, &mut sink, &count.response).await;
             carried.map_err(|error| incomplete(&error, &mut sink))?;
-            return Ok((response.status(), following.keep_alive, response.keep_alive(length)));
+            let reusable = stays(&response, length, head.version());
+            return Ok((response.status(), following.keep_alive, reusable));
         }
     };
     let received = both(upload, download).await;
@@ -221,7 +222,7 @@ pub async fn stream_to_plain(
                 let carried = pump(&mut source, &mut sink, &count.response).await;
                 carried.map_err(|error| incomplete(&error, &mut sink))?;
             }
-            return Ok((response.status(), response.keep_alive(length)));
+            return Ok((response.status(), stays(&response, length, request.version)));
         }
     };
     let received = both(upload, download).await;
@@ -482,6 +483,12 @@ fn replayable(failed: Failed, body: BodyLength, count: &Count<'_>) -> Failed {
 
 fn has_body(length: BodyLength) -> bool {
     !matches!(length, BodyLength::None | BodyLength::Fixed(0))
+}
+
+/// Can the connection that brought the response be used again? Not after a request of HTTP/1.0: it says nothing of keep-alive
+/// any more, and its server may close without a word (RFC 9112 §9.3).
+fn stays(response: &ResponseHead, length: BodyLength, request: Version) -> bool {
+    response.keep_alive(length) && request == Version::Http11
 }
 
 /// Will bytes that are no message follow, if the other side agrees?

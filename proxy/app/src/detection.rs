@@ -18,6 +18,9 @@ pub struct Detected {
 /// A server that has something to say first says so soon. Later, it is one that gives up a silent client.
 const GREETING: Duration = Duration::from_secs(5);
 
+/// What TLS begins with (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
 /// What happened first.
 enum Event {
     Client(std::io::Result<usize>),
@@ -44,12 +47,21 @@ where
     let mut step = match client.reader.buffered() {
         // Most clients speak at once: their bytes are here, and no timer is needed.
         [] => match poll_fn(|cx| Poll::Ready(client.reader.poll_fill(cx))).await {
-            Poll::Ready(Ok(0)) => detector.on_client_eof(),
-            Poll::Ready(Ok(_)) => detector.on_client(client.reader.buffered(), Duration::ZERO),
-            _ => detector.on_client_silent(Duration::ZERO),
+            Poll::Ready(read) => heard(&mut detector, client, read, begin)?,
+            Poll::Pending => detector.on_client_silent(Duration::ZERO),
         },
         bytes => detector.on_client(bytes, Duration::ZERO),
     };
+    if let Step::Wait(_) = step
+        && client.reader.buffered().is_empty()
+    {
+        // Bytes that are on their way come with the next look at the sockets; a timer for each connection costs more.
+        tokio::task::yield_now().await;
+        match poll_fn(|cx| Poll::Ready(client.reader.poll_fill(cx))).await {
+            Poll::Ready(read) => step = heard(&mut detector, client, read, begin)?,
+            Poll::Pending => {}
+        }
+    }
     while let Step::Wait(wait) = step {
         step = match timeout(wait, poll_fn(|cx| client.reader.poll_fill(cx))).await {
             Ok(read) => heard(&mut detector, client, read, begin)?,
@@ -78,6 +90,8 @@ async fn both_sides(
                 return Poll::Ready(Event::Client(read));
             }
             match &mut upstream {
+                // Nobody can answer a ClientHello before it is whole: what the server says is not said to this client.
+                Some(_) if client.reader.buffered().first() == Some(&HANDSHAKE_RECORD) => Poll::Pending,
                 Some((upstream, _)) => upstream.poll_spoken(cx).map(Event::Server),
                 None => connect.as_mut().poll(cx).map(Event::Connected),
             }

@@ -32,6 +32,8 @@ pub struct Reader {
     pub(crate) buffer: BytesMut,
     /// How much the next read asks for: more while reads come back full.
     room: usize,
+    /// The kernel tells an error once, and then a plain end: it stays an error for whoever reads on.
+    broken: Option<io::ErrorKind>,
 }
 
 /// The writing direction.
@@ -52,7 +54,7 @@ impl Connection {
     pub fn new(stream: Stream, read: BytesMut) -> Self {
         let stream = Rc::new(stream);
         Self {
-            reader: Reader { stream: stream.clone(), buffer: read, room: FIRST_READ_BYTES },
+            reader: Reader { stream: stream.clone(), buffer: read, room: FIRST_READ_BYTES, broken: None },
             writer: Writer { stream, whole: VecDeque::new(), out: Vec::new(), sent: 0, held: 0 },
         }
     }
@@ -66,14 +68,7 @@ impl Connection {
         if !self.reader.buffer.is_empty() {
             return Poll::Ready(true);
         }
-        match ready!(self.reader.poll_fill(cx)) {
-            Ok(count) => Poll::Ready(count > 0),
-            Err(_) => {
-                // The error is told once; whoever reads on finds a plain end. It was a reset, and stays one.
-                self.stream().reset_on_drop();
-                Poll::Ready(false)
-            }
-        }
+        Poll::Ready(ready!(self.reader.poll_fill(cx)).is_ok_and(|count| count > 0))
     }
 
     /// The stream and what was read of it, for somebody else to go on with. Only before anything was written.
@@ -104,7 +99,11 @@ impl Connection {
 impl Reader {
     /// Reads what is there onto the end of the buffer; 0 is the peer's end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let count = ready!(self.stream.poll_read(cx, &mut self.buffer, self.room))?;
+        if let Some(broken) = self.broken {
+            return Poll::Ready(Err(broken.into()));
+        }
+        let read = ready!(self.stream.poll_read(cx, &mut self.buffer, self.room));
+        let count = read.inspect_err(|error| self.broken = Some(error.kind()))?;
         if count >= self.room {
             self.room = (self.room * 2).min(READ_AHEAD_BYTES);
         }

@@ -97,7 +97,12 @@ impl Peer {
             }
             if !self.dialing.get() {
                 let _turn = Dialing::new(self);
-                let dialed = self.dial(connect).await;
+                let mut dialed = self.dial(connect).await;
+                if dialed.as_ref().is_err_and(|failed| failed.reason == Reason::TlsProtocolError) {
+                    // A server that speaks first may have been faster than our delayed ClientHello, and its proxy have taken
+                    // us for a client without one. Then the answer was no TLS, and another attempt is answered better.
+                    dialed = self.dial(connect).await;
+                }
                 *self.failed.borrow_mut() = dialed.as_ref().err().cloned();
                 dialed?;
                 continue;
@@ -216,6 +221,8 @@ struct Dialing<'a>(&'a Peer);
 impl<'a> Dialing<'a> {
     fn new(peer: &'a Peer) -> Self {
         peer.dialing.set(true);
+        // Who waits for this one must not be told of an earlier one's failure if it is cancelled.
+        peer.failed.take();
         Self(peer)
     }
 }

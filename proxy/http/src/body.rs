@@ -113,7 +113,8 @@ impl<'a> Meter<'a> {
 impl<'a> Source<'a> {
     /// What came already, then the rest of a stream.
     pub fn early(bytes: Bytes, rest: RecvStream) -> Self {
-        Self::Early { bytes, rest: Box::new(Self::stream(rest)) }
+        let unreleased = bytes.len();
+        Self::Early { bytes, rest: Box::new(Self::Stream { stream: rest, unreleased }) }
     }
 
     pub fn framed(reader: &'a mut Reader, length: BodyLength) -> Self {

@@ -76,15 +76,21 @@ impl<F: Fn() -> Routed> Requests<F> {
         loop {
             match next_request(&worker, &mut exchange).await {
                 Next::Request => {}
-                Next::Refused(refusal) => return refuse(&worker, direction, exchange, refusal).await,
+                Next::Refused(refusal) => {
+                    return Box::pin(refuse(&worker, direction, exchange, refusal)).await;
+                }
                 Next::End => return,
             }
             exchange.routed = route();
             // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
-            let Ok((ended, answered)) = Box::pin(stages.call(exchange)).await else { return };
+            let (ended, answered) = match Box::pin(stages.call(exchange)).await {
+                Ok(ended) => ended,
+                // What the client has of an answer must not look whole.
+                Err((exchange, _)) => return exchange.client.stream().reset_on_drop(),
+            };
             exchange = ended;
             if worker.draining().get() || !answered.request_whole {
-                return linger(exchange.client).await;
+                return Box::pin(linger(exchange.client)).await;
             }
             if !answered.client_reusable {
                 return;

@@ -56,6 +56,8 @@ struct Count<'a> {
     response: Meter<'a>,
     /// The request has gone whole.
     sent: Cell<bool>,
+    /// The client has been given a part of the final response.
+    begun: Cell<bool>,
 }
 
 /// A client's HTTP/1 request over a stream to a peer proxy.
@@ -97,6 +99,7 @@ pub async fn client_to_stream(
                     let framing = framing.last_if(progress.ending.get());
                     writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
                     let following = following.expect("encode calls its function");
+                    count.begun.set(true);
                     let (mut source, mut sink) =
                         (Source::stream(recv), Sink::framed(writer, following.chunked));
                     let carried = pump(&mut source, &mut sink, &count.response).await;
@@ -158,6 +161,7 @@ pub async fn client_to_plain(
             let framing = framing.last_if(progress.ending.get());
             writer.encode(|out| following = Some(framing.write_response(out, &response, method, length)));
             let following = following.expect("encode calls its function");
+            count.begun.set(true);
             let (mut source, mut sink) =
                 (Source::framed(from_hop, length), Sink::framed(writer, following.chunked));
             let carried = pump(&mut source, &mut sink, &count.response).await;
@@ -478,7 +482,7 @@ fn incomplete(error: &BodyError, sink: &mut Sink<'_>) -> Failed {
 /// A body that was begun cannot be sent again: nobody kept it.
 fn replayable(failed: Failed, body: BodyLength, count: &Count<'_>) -> Failed {
     let replay = if has_body(body) || count.request.bytes() > 0 { Replay::Never } else { failed.replay };
-    Failed { replay, ..failed }
+    Failed { replay, answered: failed.answered || count.begun.get(), ..failed }
 }
 
 fn has_body(length: BodyLength) -> bool {
@@ -498,7 +502,7 @@ pub fn opens_tunnel(head: &RequestHead, body: BodyLength) -> bool {
 
 impl<'a> Count<'a> {
     fn of(lease: &'a Lease) -> Self {
-        Self { request: Meter::of(lease), response: Meter::of(lease), sent: Cell::new(false) }
+        Self { request: Meter::of(lease), response: Meter::of(lease), ..Self::default() }
     }
 
     fn answered(&self, status: u16, client_reusable: bool, hop_reusable: bool) -> Answered {

@@ -47,6 +47,8 @@ struct Pipe {
     bytes: std::collections::VecDeque<u8>,
     ended: bool,
     reset: bool,
+    /// A reader was told of the reset; from now on, as with a kernel's socket, it finds an end.
+    told: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -110,12 +112,17 @@ impl Memory {
         let limit = ready!(self.poll_step(cx))?;
         let mut pipe = self.incoming.borrow_mut();
         if pipe.reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            return Poll::Ready(match std::mem::replace(&mut pipe.told, true) {
+                false => Err(io::ErrorKind::ConnectionReset.into()),
+                true => Ok(()),
+            });
         }
         let count = pipe.bytes.len().min(limit).min(buffer.remaining());
-        for byte in pipe.bytes.drain(..count) {
-            buffer.put_slice(&[byte]);
-        }
+        let (front, back) = pipe.bytes.as_slices();
+        let from_front = count.min(front.len());
+        buffer.put_slice(&front[..from_front]);
+        buffer.put_slice(&back[..count - from_front]);
+        pipe.bytes.drain(..count);
         wake(&mut pipe.writer);
         Poll::Ready(Ok(()))
     }

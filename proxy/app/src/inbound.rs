@@ -45,7 +45,7 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
         // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
         Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
             let (stream, read) = client.into_parts();
-            peer(worker, local, stream, read).await;
+            Box::pin(peer(worker, local, stream, read)).await;
         }
         Ok(Detected { protocol, how, upstream, beginning }) => {
             if let (Some(beginning), Some(service)) = (beginning, &service_port) {
@@ -58,11 +58,11 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
                     connect_timeout: LOCAL_CONNECT_WAIT,
                     service: service.clone(),
                 };
-                Requests { worker, direction: Inbound, route }.serve(client).await;
+                Box::pin(Requests { worker, direction: Inbound, route }.serve(client)).await;
             } else {
                 let connect_timeout = LOCAL_CONNECT_WAIT;
                 let path = tcp::Path { worker: &worker, direction: Inbound, hops, connect_timeout, service };
-                path.carry(client, upstream).await;
+                Box::pin(path.carry(client, upstream)).await;
             }
         }
         Err(failed) => tcp::refuse(&worker, Inbound, service, client, &failed),

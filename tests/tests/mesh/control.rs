@@ -2,8 +2,10 @@
 
 use nix::sys::signal::Signal;
 use std::{
+    fs,
     io::{self, BufReader, Read, Write},
     net::SocketAddr,
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -364,6 +366,9 @@ fn what_proxies_say_of_themselves() {
     for _ in 0..7 {
         assert_eq!(kept.get("/").head.status(), 200);
     }
+    // An answer is counted when its end has gone.
+    let over = |pod: &Pod| pod.metrics().sum("weft_requests_total", &[]);
+    eventually(PATIENCE, || holds((over(&server), over(&client)) == (7.0, 7.0), client.metrics().0));
     let (theirs, ours) = (server.metrics(), client.metrics());
     let web = format!("web.{NAMESPACE}:{PORT}");
     let outbound = [
@@ -390,4 +395,62 @@ fn what_proxies_say_of_themselves() {
     let (status, config) = client.page("GET", "/config").unwrap();
     assert!(status == 200 && config.contains(&server.at(PORT)[0].to_string()), "{config}");
     assert_eq!(client.page("GET", "/live").unwrap().0, 200);
+}
+
+#[test]
+fn a_service_that_comes_after_it_was_dialled_is_found() {
+    let world = World::new();
+    let (server, client) = (world.meshed("server"), world.meshed("client"));
+    let _app = named(&server);
+    // The first that this world gives a Service.
+    let expected = SocketAddr::from(([10, 96, 0, 1], PORT));
+    let answer = client.client(expected).get("/");
+    assert!(answer.head.status() >= 500, "nobody has this address: {answer:?}");
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    assert_eq!(service.at(PORT)[0], expected);
+    eventually(AT_ONCE, || {
+        let answer = client.client(expected).get("/");
+        holds(answer.text() == server.manifest.name, format!("{answer:?}"))
+    });
+}
+
+#[test]
+fn certificates_and_their_root_are_replaced_under_load() {
+    // The shortest lifetime; renewal begins at 30 % of it.
+    let world = World::with_control(&["--certificate-lifetime", "60s"]);
+    let other = world.another_control("other", &[]);
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let (server, client) = (world.meshed("server"), world.meshed("client"));
+    let _app = named(&server);
+    let (ours, theirs) = (world.control.state(), other.state());
+    let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
+    let replace = |file: &str, bytes: Vec<u8>| {
+        fs::write(ours.join("new"), bytes).unwrap();
+        fs::rename(ours.join("new"), ours.join(file)).unwrap();
+    };
+    let said = |pod: &Pod, text: &str| pod.proxy().log().matches(text).count();
+    let all_said = |text: &str, times: usize| {
+        let counts = [said(&client, text), said(&server, text)];
+        holds(counts.iter().all(|count| *count >= times), format!("{text:?}: {counts:?} of {times}"))
+    };
+    Load::around(&client, service.at(PORT)[0], |load| {
+        load.wait_for(100);
+        let both = [read(ours, "ca.pem"), read(theirs, "ca.pem")].concat();
+        replace("ca.pem", both);
+        eventually(PATIENCE, || all_said("2 roots are trusted", 1));
+        replace("issuer.key", read(theirs, "issuer.key"));
+        replace("issuer.pem", read(theirs, "issuer.pem"));
+        thread::sleep(Duration::from_secs(1));
+        let certified = 1 + said(&client, "certified as").max(said(&server, "certified as"));
+        eventually(Duration::from_secs(45), || all_said("certified as", certified));
+        replace("ca.pem", read(theirs, "ca.pem"));
+        eventually(PATIENCE, || all_said("1 roots are trusted", 1));
+        load.wait_for(200);
+        // A connection that has to be made anew: of the other family.
+        assert_eq!(client.client(service.at(PORT)[1]).get("/").text(), server.manifest.name);
+    });
+    let handshakes = client.metrics().sum("weft_reasons_total", &[]);
+    assert_eq!(handshakes, 0.0, "{}", client.metrics().0);
+    let problems = world.control.page("/problems");
+    assert_eq!(world.control.metrics().sum("weft_control_problems", &[]), 0.0, "{problems}");
 }

@@ -157,7 +157,11 @@ fn a_pod_that_is_dialled_by_its_address_is_met_as_a_peer() {
         let labels =
             [("identity", server.identity()), ("backend", address.to_string()), ("tls", "1.3".into())];
         let labels: Vec<_> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert_eq!(client.metrics().sum("weft_requests_total", &labels), 1.0, "{}", client.metrics().0);
+        // An answer is counted when its end has gone.
+        eventually(PATIENCE, || {
+            let metrics = client.metrics();
+            holds(metrics.sum("weft_requests_total", &labels) == 1.0, metrics.0)
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 //! One request and its response between a client's side and a next hop's, both directions at once.
 //!
-//! A response may end before its request has (RFC 9112 §7.5 lets a server answer early): it reaches the client whole, and the
-//! connection is given up after it. Interim responses go through as they come. What an upgrade or a CONNECT opens is a tunnel.
+//! A response may begin before its request has ended (RFC 9112 §7.5 lets a server answer early): it reaches the client whole,
+//! and the connection is given up after it, as its head says. Interim responses go through as they come. What an upgrade or a
+//! CONNECT opens is a tunnel.
 
 use crate::{
     accept::Incoming,
@@ -96,7 +97,7 @@ pub async fn client_to_stream(
                 StreamHead::Final(parts, recv) => {
                     (progress.answered)();
                     let mut following = None;
-                    let framing = framing.last_if(progress.ending.get());
+                    let framing = framing.last_if(progress.ending.get() || !count.sent.get());
                     writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
                     let following = following.expect("encode calls its function");
                     count.begun.set(true);
@@ -158,7 +159,7 @@ pub async fn client_to_plain(
             (progress.answered)();
             let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
             let mut following = None;
-            let framing = framing.last_if(progress.ending.get());
+            let framing = framing.last_if(progress.ending.get() || !count.sent.get());
             writer.encode(|out| following = Some(framing.write_response(out, &response, method, length)));
             let following = following.expect("encode calls its function");
             count.begun.set(true);

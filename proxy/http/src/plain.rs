@@ -11,7 +11,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -62,7 +62,9 @@ impl Plain {
     pub async fn take(&self, connect: Duration) -> Result<Taken, Failed> {
         loop {
             let Some(idle) = self.idle.borrow_mut().pop() else { break };
-            if idle.since.elapsed() < limits::IDLE_CONNECTION_AGE && is_open(&idle.connection).await {
+            if idle.since.elapsed() < limits::IDLE_CONNECTION_AGE
+                && poll_fn(|cx| Poll::Ready(is_open(&idle.connection, cx))).await
+            {
                 return Ok(Taken { connection: idle.connection, reused: true });
             }
         }
@@ -96,17 +98,18 @@ impl Plain {
         }
     }
 
-    /// Lets go of the connections that have been idle for too long.
+    /// Lets go of the connections that have been idle for too long or have been closed.
     pub fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|idle| now - idle.since < limits::IDLE_CONNECTION_AGE);
+        // Nobody waits for what it looks at.
+        let mut cx = Context::from_waker(Waker::noop());
+        self.idle.borrow_mut().retain(|idle| {
+            now - idle.since < limits::IDLE_CONNECTION_AGE && is_open(&idle.connection, &mut cx)
+        });
     }
 }
 
 /// Nothing to read is what an idle connection should have: an end, an error, or bytes nobody asked for make it useless.
-async fn is_open(connection: &Connection) -> bool {
-    poll_fn(|cx| {
-        let mut byte = [0; 1];
-        Poll::Ready(connection.stream().poll_read_buf(cx, &mut ReadBuf::new(&mut byte)).is_pending())
-    })
-    .await
+fn is_open(connection: &Connection, cx: &mut Context<'_>) -> bool {
+    let mut byte = [0; 1];
+    connection.stream().poll_read_buf(cx, &mut ReadBuf::new(&mut byte)).is_pending()
 }

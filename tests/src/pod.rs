@@ -45,6 +45,8 @@ pub struct ProxyOptions {
     pub token: PathBuf,
     /// Further flags.
     pub flags: Vec<String>,
+    /// What carries the redirection: a back end of weft-init.
+    pub backend: &'static str,
 }
 
 impl Pod {
@@ -85,7 +87,7 @@ impl Pod {
 
     /// Redirects its traffic and starts its proxy, whether that will ever be ready or not.
     pub fn start_unready_proxy(&mut self, options: ProxyOptions) {
-        done(self.namespace.command(binary("weft-init")).args(["apply", "--backend", "native"]));
+        done(self.namespace.command(binary("weft-init")).args(["apply", "--backend", options.backend]));
         let token = self.folder.join(format!("{}.token", self.manifest.name));
         eventually(PATIENCE, || fs::copy(&options.token, &token).map_err(|error| error.to_string()));
         chown(&token, Some(PROXY_UID), Some(PROXY_UID)).unwrap();

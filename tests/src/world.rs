@@ -219,6 +219,7 @@ impl Control {
             trust_anchors: self.trust_anchors(),
             token: self.state.join(format!("tokens/{namespace}/{account}.token")),
             flags: Vec::new(),
+            backend: "native",
         }
     }
 

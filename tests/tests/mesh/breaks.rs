@@ -1,10 +1,12 @@
 //! What breaks on the way: clients that go, servers that close, proxies that crash. Nobody else suffers, nothing is left.
 
+use nix::sys::signal::Signal;
 use socket2::SockRef;
 use std::{
     io::{BufReader, Read, Write},
     sync::{
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::channel,
     },
     thread,
@@ -138,7 +140,7 @@ fn what_is_under_way_to_a_pod_that_leaves_is_finished() {
         let answer = client.client(service.at(PORT)[1]).get("/");
         holds(answer.head.status() == 503, format!("{:?}", answer.head))
     });
-    server.proxy().signal(nix::sys::signal::Signal::SIGTERM);
+    server.proxy().signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(200));
     assert_eq!(pattern::check(busy.reader(), LENGTH).unwrap(), LENGTH);
     assert!(server.proxy_mut().wait(PATIENCE).success());
@@ -151,7 +153,7 @@ fn requests_that_nobody_has_seen_are_sent_again() {
     let client = world.meshed("client");
     // Of two pods, one has no application: connections to it are refused.
     let (good, _bad) = (world.meshed("server"), world.unmeshed("server"));
-    let count = std::sync::Arc::new(AtomicU32::new(0));
+    let count = Arc::new(AtomicU32::new(0));
     let _app = App::http(&good, PORT, {
         let count = count.clone();
         move |_| {
@@ -166,4 +168,99 @@ fn requests_that_nobody_has_seen_are_sent_again() {
         assert_eq!(client.answer("POST").text(), "once");
     }
     assert_eq!(count.load(Ordering::Relaxed), 40);
+}
+
+#[test]
+fn a_throttled_proxy_is_slow_and_nothing_else() {
+    const PORTS: u16 = 12;
+    let world = World::new();
+    let ports: Vec<_> = (0..PORTS).map(|at| Port::auto(PORT + at)).collect();
+    let service = world.service("mail", "server", &ports);
+    let (server, client) = (world.meshed("server"), world.meshed("client"));
+    // The server speaks first, so that a peer's proxy that is late to speak may be taken for a silent client.
+    let _apps: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            App::tcp(&server, port.number, |mut stream| {
+                let _ = stream.write_all(b"220 mail.test\r\n");
+                let _ = stream.read(&mut [0; 1]);
+            })
+        })
+        .collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // As a CPU limit does: so long in each period, and then not at all.
+        scope.spawn(|| {
+            for at in 0.. {
+                let proxy = [client.proxy(), server.proxy()][at / 4 % 2];
+                proxy.signal(Signal::SIGSTOP);
+                thread::sleep(Duration::from_millis(80));
+                proxy.signal(Signal::SIGCONT);
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let connected = std::panic::catch_unwind(|| {
+            for address in ports.iter().flat_map(|port| service.at(port.number)).cycle().take(96) {
+                let mut stream = client.connect(address).unwrap();
+                let mut greeting = [0; 15];
+                let read = stream.read_exact(&mut greeting);
+                assert!(read.is_ok() && &greeting == b"220 mail.test\r\n", "{address}: {read:?}");
+            }
+        });
+        done.store(true, Ordering::Relaxed);
+        if let Err(panic) = connected {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+#[test]
+fn no_request_hides_in_another() {
+    let grid = Grid::new(Port::auto(PORT));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let _apps = grid.servers().map(|pod| {
+        let seen = seen.clone();
+        App::http(pod, PORT, move |request| {
+            seen.lock().unwrap().push(request.head.target().to_owned());
+            ok("seen")
+        })
+    });
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+    let length = hidden.len();
+    // Each hides a request from one way of reading it, by framing that says two things (RFC 9112 §6.3, §11.2).
+    let requests = [
+        format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding: xchunked\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding : chunked\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("Content-Length: +{length}\r\n\r\n{hidden}"),
+        format!("Content-Length: {length}, 0\r\n\r\n{hidden}"),
+        format!("X: y\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("X: y\r\n Content-Length: {length}\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n0_\r\n\r\n{hidden}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n0\n\n{hidden}"),
+    ];
+    for Route { name, client: pod, address } in grid.routes() {
+        for fields in &requests {
+            let mut client = pod.client(address);
+            client.send(format!("POST /open HTTP/1.1\r\nHost: a\r\n{fields}"));
+            let _ = client.stream().shutdown(std::net::Shutdown::Write);
+            let mut answers = 0;
+            while let Ok(answer) = client.try_answer("POST") {
+                answers += 1;
+                assert!(answers < 3, "{name}: {fields:?}");
+                assert!([200, 400, 501].contains(&answer.head.status()), "{name}: {fields:?}: {answer:?}");
+            }
+            assert!(answers > 0, "{name}: {fields:?} is not answered at all");
+        }
+        // Where a field line says that it is one, what follows the body is a request of its own for everybody.
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        let hidden = seen.iter().filter(|target| *target == "/hidden").count();
+        assert_eq!(hidden, 0, "{name}: {seen:?}");
+    }
 }

@@ -19,6 +19,8 @@ use tests::{
     holds,
     http::Client,
     manifest::{Phase, Port},
+    pod::ProxyOptions,
+    program::Program,
     world::World,
 };
 
@@ -228,10 +230,12 @@ fn a_byte_at_a_time_is_still_http() {
 }
 
 #[test]
-fn many_connections_at_once() {
+fn many_connections_at_once_and_nothing_left_of_them() {
     const CLIENTS: usize = 400;
     let grid = Grid::new(Port::auto(PORT));
-    let _apps = grid.servers().map(|pod| App::mirror(pod, PORT));
+    let apps = grid.servers().map(|pod| App::mirror(pod, PORT));
+    let proxies = [grid.meshed_client.proxy(), grid.meshed_server.proxy()];
+    let before = proxies.map(Program::descriptors);
     for Route { name, client: pod, address } in grid.routes().step_by(2) {
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| pod.client(address)).collect();
         for (at, client) in clients.iter_mut().enumerate() {
@@ -244,6 +248,70 @@ fn many_connections_at_once() {
     }
     let open = || grid.meshed_client.metrics().sum("weft_requests_in_flight", &[]);
     eventually(PATIENCE, || holds(open() == 0.0, format!("{} requests are still in flight", open())));
+    // Ends the pooled connections too; those between the proxies, and with control, stay.
+    drop(apps);
+    let pod = &grid.meshed_client;
+    eventually(3 * PATIENCE, || {
+        // Pools are looked through when they are used, and now and then.
+        let after = proxies.map(Program::descriptors);
+        let left: Vec<_> =
+            before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).collect();
+        holds(
+            left.iter().all(|left| *left < 20),
+            format!("{left:?} descriptors are left: {}", pod.metrics().0),
+        )
+    });
+}
+
+#[test]
+fn each_back_end_of_the_redirection_carries_traffic() {
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    for backend in ["native", "nft", "legacy"] {
+        let start = |app: &str| {
+            let mut pod = world.pod(app, true, Phase::Ready);
+            let options = ProxyOptions { backend, ..world.proxy_options(&pod) };
+            pod.start_proxy(options);
+            pod
+        };
+        let (mut server, client) = (start("server"), start("client"));
+        let _app = App::mirror(&server, PORT);
+        for address in service.at(PORT) {
+            assert_eq!(client.client(address).get("/").head.status(), 200, "{backend}, {address}");
+        }
+        let identity = [("direction", "inbound"), ("identity", &client.identity()), ("tls", "1.3")];
+        eventually(PATIENCE, || {
+            let metrics = server.metrics();
+            holds(metrics.sum("weft_requests_total", &identity) == 2.0, format!("{backend}: {}", metrics.0))
+        });
+        server.set_phase(Phase::Terminating);
+        eventually(PATIENCE, || {
+            let status = client.client(service.at(PORT)[0]).get("/").head.status();
+            holds(status == 503, format!("{backend}: {status}"))
+        });
+    }
+}
+
+#[test]
+fn pods_without_ipv6_are_meshed_too() {
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let start = |app: &str| {
+        let mut pod = world.pod(app, true, Phase::Ready);
+        pod.done("sysctl", ["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+        pod.start_proxy(world.proxy_options(&pod));
+        pod
+    };
+    let (server, client) = (start("server"), start("client"));
+    let _app = App::mirror(&server, PORT);
+    for address in [service.at(PORT)[0], server.at(PORT)[0]] {
+        assert_eq!(client.client(address).get("/").head.status(), 200, "{address}");
+    }
+    let labels = [("direction", "inbound"), ("tls", "1.3")];
+    eventually(PATIENCE, || {
+        let metrics = server.metrics();
+        holds(metrics.sum("weft_requests_total", &labels) == 2.0, metrics.0)
+    });
 }
 
 #[test]

@@ -40,8 +40,9 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     // Not that its server speaks first: connecting to it before it is known that no peer proxy calls would be for nothing.
     let remembered = service_port.as_ref().and_then(|service| worker.beginning(service));
     let remembered = remembered.filter(|beginning| *beginning == Beginning::Undecided);
-    let detected = detect(&mut client, remembered, || tcp::connect(&worker, &hops, LOCAL_CONNECT_WAIT)).await;
-    match detected {
+    // Each phase has a box of its own, as in `outbound`.
+    let connect = || tcp::connect(&worker, &hops, LOCAL_CONNECT_WAIT);
+    match Box::pin(detect(&mut client, remembered, connect)).await {
         // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
         Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
             let (stream, read) = client.into_parts();

@@ -243,9 +243,10 @@ fn a_pod_is_replaced_under_load() {
             old = Load::around(&client, service.at(PORT)[0], |load| {
                 load.wait_for(200);
                 let new = start();
+                let address = new.0.at(PORT)[0].to_string();
                 eventually(AT_ONCE, || {
-                    let name = client.client(service.at(PORT)[0]).get("/").text().to_owned();
-                    holds(name == new.0.manifest.name, "the new pod gets nothing")
+                    let (_, config) = client.page("GET", "/config").map_err(|error| error.to_string())?;
+                    holds(config.contains(&address), config)
                 });
                 let (mut leaving, app) = old;
                 leaving.set_phase(Phase::Terminating);

@@ -160,11 +160,11 @@ impl Hops {
         }
     }
 
-    /// How many there are: so often may a request be tried.
-    pub fn len(&self) -> usize {
+    /// Whether there is one besides these: as control says now, which may be more than when they were chosen.
+    pub fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
         match self {
-            Self::One(_) => 1,
-            Self::Balanced(backend) => backend.balancer.borrow().len(),
+            Self::One(_) => false,
+            Self::Balanced(backend) => backend.others(tried),
         }
     }
 }
@@ -209,6 +209,19 @@ impl Backend {
         }
     }
 
+    fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
+        let Some(endpoints) = self.watched.latest() else { return false };
+        self.taken(&endpoints).any(|endpoint| !tried.clone().any(|hop| hop.endpoint == *endpoint))
+    }
+
+    /// Those of the family that the client dialled; all, if there are none.
+    fn taken<'a>(&self, endpoints: &'a [Endpoint]) -> impl Iterator<Item = &'a Endpoint> + use<'a> {
+        let ipv4 = self.ipv4;
+        let of_family = move |endpoint: &&Endpoint| endpoint.address.is_ipv4() == ipv4;
+        let any = endpoints.iter().any(|endpoint| of_family(&endpoint));
+        endpoints.iter().filter(move |endpoint| !any || of_family(endpoint))
+    }
+
     /// Takes over what control has said since the last time. Connections to endpoints that left are let go of.
     fn refresh(&self, worker: &Worker) {
         let version = self.watched.version();
@@ -217,13 +230,10 @@ impl Backend {
         }
         let Some(endpoints) = self.watched.latest() else { return };
         self.seen.set(version);
-        let of_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == self.ipv4;
-        let any = endpoints.iter().any(|endpoint| of_family(&endpoint));
-        let taken = endpoints.iter().filter(|endpoint| !any || of_family(endpoint));
         let mut balancer = self.balancer.borrow_mut();
         let held: HashMap<Endpoint, Rc<Hop>> =
             balancer.iter().map(|(hop, _)| (hop.endpoint.clone(), hop.clone())).collect();
-        balancer.update(taken.map(|endpoint| {
+        balancer.update(self.taken(&endpoints).map(|endpoint| {
             held.get(endpoint).cloned().unwrap_or_else(|| worker.hop(endpoint, Some(&self.service)))
         }));
     }

@@ -370,10 +370,12 @@ async fn linger(mut client: Connection) {
 impl Exchange {
     /// May the request be sent once more after this? (RFC 9110 §9.2.2)
     fn may_replay(&self, failed: &Failed) -> bool {
-        let others = self.routed.hops.len() > self.tried.len() + 1;
+        let tried = self.tried.iter().chain(self.chosen.as_ref().map(|chosen| &chosen.hop));
         let safe = match failed.replay {
             // The same endpoint again makes sense when it was only the connection that went.
-            Replay::Untouched => others || failed.reason == Reason::ConnectionTerminated,
+            Replay::Untouched => {
+                failed.reason == Reason::ConnectionTerminated || self.routed.hops.others(tried)
+            }
             Replay::IfIdempotent => is_idempotent(self.head.method()),
             Replay::Never => false,
         };

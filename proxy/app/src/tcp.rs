@@ -70,8 +70,8 @@ pub async fn connect(worker: &Worker, hops: &Hops, wait: Duration) -> Result<(Up
                 chosen.hop.edge.failed(failed.reason);
                 in_flight.finish(Instant::now().into_std(), Outcome::ConnectFailed);
                 tried.push(chosen.hop);
-                let again = failed.replay == Replay::Untouched && tried.len() < hops.len().min(ATTEMPTS);
-                if !again {
+                let allowed = failed.replay == Replay::Untouched && tried.len() < ATTEMPTS;
+                if !allowed || !hops.others(tried.iter()) {
                     return Err(failed);
                 }
             }

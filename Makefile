@@ -12,7 +12,7 @@ demo:
 # Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, wrk, curl,
 # openssl and iptables; .ci/run installs them. One alone: make test ARGS="-p tests --test mesh websocket"
 test:
-	cargo build --workspace
+	cargo build --workspace --all-targets
 	cargo test $(or $(ARGS),--workspace)
 
 # Our pair beside HAProxy, nginx and Envoy, as root: make bench ARGS="weft haproxy" (bench/README.md)

@@ -195,9 +195,14 @@ impl Client {
         self.answer("GET")
     }
 
-    pub fn try_get(&mut self, target: &str) -> io::Result<Message> {
-        write!(self.reader.get_mut(), "GET {target} HTTP/1.1\r\nHost: web.test\r\n\r\n")?;
-        self.try_answer("GET")
+    /// Sends a request with a Host, and this body if any, and gives its answer.
+    pub fn try_request(&mut self, method: &str, target: &str, body: &str) -> io::Result<Message> {
+        let length = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Length: {length}\r\n"),
+        };
+        write!(self.reader.get_mut(), "{method} {target} HTTP/1.1\r\nHost: web.test\r\n{length}\r\n{body}")?;
+        self.try_answer(method)
     }
 
     /// The connection's end has come, cleanly and with nothing before it.

@@ -70,9 +70,15 @@ impl Load {
     fn run(&self, pod: &Pod, to: SocketAddr, fresh: bool) {
         let mut kept: Option<Client> = None;
         let begin = Instant::now();
+        let mut odd = false;
         while !self.done.load(Ordering::Relaxed) {
+            odd = !odd;
             let answer = match kept.take().map_or_else(|| pod.connect(to).map(Client::from), Ok) {
-                Ok(mut client) => client.try_get("/").map(|answer| (client, answer)),
+                Ok(mut client) => {
+                    // What has a body cannot be sent again once that has gone.
+                    let (method, body) = if odd { ("POST", "a body") } else { ("GET", "") };
+                    client.try_request(method, "/", body).map(|answer| (client, answer))
+                }
                 Err(error) => Err(error),
             };
             match answer {

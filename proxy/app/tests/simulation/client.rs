@@ -2,7 +2,7 @@
 
 use crate::{
     plan::{Conversation, Framing, Http, Kind, Path, Request, Tcp},
-    wire::{Broken, End, Head, Heard, Input, Length, announce, converse, frame, garble, write},
+    wire::{Broken, End, GARBAGE, Head, Heard, Input, Length, announce, converse, frame, garble, write},
     world::World,
 };
 use futures_util::future::{Either, select};
@@ -83,7 +83,7 @@ impl Talk<'_> {
         } else {
             for (number, request) in self.http.requests.iter().enumerate() {
                 let last = number + 1 == self.http.requests.len();
-                let granted = Cell::new(!request.expects);
+                let granted = Cell::new(false);
                 let send = async {
                     let all = self.send(stream, request, &granted).await;
                     if last && all && self.http.half_close {
@@ -133,7 +133,13 @@ impl Talk<'_> {
         if request.garbled {
             garble(&mut body);
         }
-        if request.expects {
+        if request.garbled && request.response.early {
+            // In the middle of the answer, if that is long enough.
+            let rest = body.split_off(body.len() - GARBAGE.len());
+            let _ = write(stream, [head, body].concat()).await;
+            poll_fn(|_| if granted.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+            let _ = write(stream, rest).await;
+        } else if request.expects {
             let _ = write(stream, head).await;
             // Polled with `receive`, in one task.
             poll_fn(|_| if granted.get() { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -148,11 +154,10 @@ impl Talk<'_> {
     async fn receive(&self, input: &mut Input<'_>, request: &Request, granted: &Cell<bool>) -> Next {
         let mut interim = 0;
         loop {
-            match self.receive_one(input, request).await {
+            match self.receive_one(input, request, granted).await {
                 Ok(Some(Part::Interim(100))) => granted.set(true),
                 Ok(Some(Part::Interim(_))) => interim += 1,
                 Ok(Some(Part::Answer { next })) => {
-                    granted.set(true);
                     let fits = interim == request.response.interim || !self.world.mild || request.garbled;
                     if !fits {
                         self.wrong(&format!("request {}: {interim} interim responses", request.id));
@@ -181,7 +186,13 @@ impl Talk<'_> {
         }
     }
 
-    async fn receive_one(&self, input: &mut Input<'_>, request: &Request) -> Result<Option<Part>, Broken> {
+    /// Reads one head, and the body if it is the final one's.
+    async fn receive_one(
+        &self,
+        input: &mut Input<'_>,
+        request: &Request,
+        granted: &Cell<bool>,
+    ) -> Result<Option<Part>, Broken> {
         let Some(head) = input.head().await? else { return Ok(None) };
         let status: u16 = head
             .line
@@ -202,6 +213,7 @@ impl Talk<'_> {
         if status < 200 {
             return Ok(Some(Part::Interim(status)));
         }
+        granted.set(true);
         if status >= 500 || (status == 400 && request.garbled) {
             self.judge_failure(input, request, &head, status).await?;
             return Ok(Some(Part::Answer { next }));

@@ -274,11 +274,11 @@ impl Draw<'_> {
             response: self.response(method, old),
         };
         if last && !request.expects {
-            match self.rng.below(12) {
+            match self.rng.below(9) {
                 0 if body.len > 0 && !pipelined => {
                     request.abort = Some((self.rng.below(body.len), self.rng.below(2) == 0));
                 }
-                1 if body.len > 0 && !pipelined => {
+                1 | 5 if body.len > 0 && !pipelined => {
                     request.response.early = true;
                     request.keep_alive = true;
                     request.garbled = matches!(framing, Framing::Chunked { .. }) && self.one_in(2);

@@ -238,6 +238,9 @@ pub fn frame(text: &mut Vec<u8>, framing: Framing, body: &Body, id: usize) {
     text.extend_from_slice(b"\r\n");
 }
 
+/// No chunk begins like this.
+pub const GARBAGE: &[u8] = b"no chunk\r\n";
+
 /// Turns a body in chunks into nonsense, half way but at the beginning of a chunk.
 pub fn garble(text: &mut Vec<u8>) {
     let (mut at, half) = (0, text.len() / 2);
@@ -250,7 +253,7 @@ pub fn garble(text: &mut Vec<u8>) {
         }
     }
     text.truncate(at);
-    text.extend_from_slice(b"no chunk\r\n");
+    text.extend_from_slice(GARBAGE);
 }
 
 /// What a side of a connection of bytes has heard.

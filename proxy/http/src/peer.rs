@@ -95,6 +95,10 @@ impl Peer {
             if let Some(lease) = self.held() {
                 return Ok(lease);
             }
+            if self.connections.borrow().len() >= limits::CONNECTIONS_PER_PEER {
+                let detail = "every connection to the peer carries as many streams as it may";
+                return Err(Failed::untouched(Reason::ConnectionLimitReached, detail));
+            }
             if !self.dialing.get() {
                 let _turn = Dialing::new(self);
                 let mut dialed = self.dial(connect).await;

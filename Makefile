@@ -17,7 +17,7 @@ test:
 
 # Our pair beside HAProxy, nginx and Envoy, as root: make bench ARGS="weft haproxy" (bench/README.md)
 bench:
-	cargo build --release --bin weft-proxy --bin weft-control --bin weft-load
+	@cargo build --release --bin weft-proxy --bin weft-control --bin weft-load
 	@bench/run $(ARGS)
 
 fmt:

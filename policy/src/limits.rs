@@ -8,16 +8,31 @@ pub const HEADER_LIST_BYTES: usize = 128 * 1024;
 pub const GATHER_BYTES: usize = 64 * 1024;
 /// Bytes read at once from a connection that has plenty.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
-/// HTTP/2 flow-control window of one stream between proxies, bytes (RFC 9113 §5.2).
-pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2 flow-control window of one connection between proxies, bytes: what a proxy may have to hold for slow readers.
-pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// HTTP/2 flow-control windows of one connection's streams, bytes (RFC 9113 §5.2): this much is shared out among those that are
+/// open, between the two bounds. Few streams get plenty; many cannot make a proxy hold more than this for slow readers.
+pub const SHARED_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// The most that one stream's window is, bytes.
+pub const STREAM_WINDOW_MOST_BYTES: u32 = 4 * 1024 * 1024;
+/// The least that one stream's window is, bytes.
+pub const STREAM_WINDOW_LEAST_BYTES: u32 = 16 * 1024;
+/// HTTP/2 flow-control window of one connection, bytes: as much as `STREAMS_PER_CONNECTION` streams can hold that were opened one
+/// after the other and each filled its window, so that slow readers never stall anyone else.
+pub const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024 * 1024;
 /// Bytes of one HTTP/2 frame between proxies (RFC 9113 §4.2), its header included.
 pub const FRAME_BYTES: u32 = 64 * 1024;
 /// Streams that a proxy lets a peer open on one connection (RFC 9113 §5.1.2).
 pub const STREAMS_PER_CONNECTION: u32 = 4096;
 /// Connections that a worker keeps to one peer proxy.
 pub const CONNECTIONS_PER_PEER: usize = 8;
+/// HTTP/2 connections that a worker keeps to one application: as many as its limit of streams (RFC 9113 §5.1.2) calls for.
+pub const CONNECTIONS_PER_APPLICATION: usize = 64;
+/// Requests that wait for a stream when every connection to their next hop is full.
+pub const PENDING_STREAMS: usize = 1_024;
+/// Bytes of a request's body that are kept until its answer begins, for the case that it may be sent again.
+pub const REPLAY_BYTES: usize = 64 * 1024;
+/// Silence of a peer proxy that owes answers, after which it is asked for a sign of life (PING, RFC 9113 §6.7); as long again
+/// without one, and the connection is given up.
+pub const PING_AFTER: Duration = Duration::from_secs(10);
 /// A TCP stream that has carried more than this is bulk: new streams avoid its connection.
 pub const BULK_BYTES: u64 = 1024 * 1024;
 /// Idle plaintext connections kept to one address by a worker.

@@ -14,6 +14,11 @@ macro_rules! reasons {
             /// Every reason, in the order of their declaration.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
+            /// The reason of this word.
+            pub fn of(word: &str) -> Option<Reason> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
+            }
+
             /// The word: an RFC 9209 error type or one of the same form.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
@@ -77,6 +82,9 @@ reasons! {
     HttpProtocolError "http_protocol_error" 502
         "The next hop's answer is not valid HTTP."
         "The details name the rule; if the port does not speak HTTP, set appProtocol: tcp on the Service port.";
+    HttpResponseTimeout "http_response_timeout" 504
+        "The next hop did not answer in time."
+        "The details name the limit: a gRPC caller's grpc-timeout is kept as it stands.";
     HttpUpgradeFailed "http_upgrade_failed" 502
         "The change of protocol that the client asked for failed."
         "Does the application support this upgrade on this path?";
@@ -89,6 +97,21 @@ reasons! {
     Draining "draining" 503
         "The proxy is shutting down and takes no new work."
         "Retry: another endpoint will answer.";
+}
+
+impl Reason {
+    /// The status that a gRPC caller is given for this reason, as gRPC's mapping of HTTP statuses has it; a caller's own deadline
+    /// and limits have statuses of their own.
+    pub fn grpc_status(self) -> u16 {
+        match self {
+            Self::HttpResponseTimeout => 4,
+            Self::HttpRequestError
+            | Self::HttpProtocolError
+            | Self::HttpResponseHeaderSectionSize
+            | Self::ProxyInternalError => 13,
+            _ => 14,
+        }
+    }
 }
 
 impl fmt::Display for Reason {

@@ -3,7 +3,7 @@
 
 use crate::{
     discovery::Watched,
-    hop::Hop,
+    hop::{Hop, Program, Way},
     telemetry::{Direction, Edge, EdgeLabels},
     worker::Worker,
 };
@@ -248,22 +248,24 @@ impl Backend {
 pub struct Local {
     /// Plaintext callers: from outside of the mesh.
     pub hop: Rc<Hop>,
+    program: Rc<Program>,
     address: SocketAddr,
     watched: Arc<Watched<Inbound>>,
-    /// Callers by identity.
-    edges: RefCell<HashMap<SpiffeId, Arc<Edge>>>,
+    /// The same application, as callers of the mesh see it: by their identity.
+    callers: RefCell<HashMap<SpiffeId, Rc<Hop>>>,
     used: Cell<Instant>,
 }
 
 impl Local {
     pub fn new(worker: &Rc<Worker>, address: SocketAddr, watched: Arc<Watched<Inbound>>) -> Self {
         let edge = worker.telemetry.edge(&labels(&watched, address, None));
-        let endpoint = Endpoint { address, identity: None, workload: None };
+        let program = Program::new(Plain::local(worker.dialer.network.clone(), address));
         Self {
-            hop: Rc::new(Hop::new(endpoint, &worker.dialer, true, edge)),
+            hop: Rc::new(own(&program, address, edge)),
+            program,
             address,
             watched,
-            edges: RefCell::default(),
+            callers: RefCell::default(),
             used: Cell::new(Instant::now()),
         }
     }
@@ -276,33 +278,41 @@ impl Local {
     }
 
     pub fn plain(&self) -> &Plain {
-        match &self.hop.way {
-            crate::hop::Way::Plain(plain) => plain,
-            crate::hop::Way::Peer(_) => unreachable!("the way to the own application is plain"),
-        }
+        &self.program.plain
+    }
+
+    /// What its owner says that it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.watched.latest().map_or(Protocol::Auto, |policy| policy.protocol)
     }
 
     pub fn service(&self) -> Option<ServicePort> {
         self.watched.latest().and_then(|policy| policy.service.clone())
     }
 
-    /// The numbers of a caller, looked up once a connection.
-    pub fn edge(&self, worker: &Worker, peer: &SpiffeId) -> Arc<Edge> {
-        let mut edges = self.edges.borrow_mut();
-        if let Some(edge) = edges.get(peer) {
-            return edge.clone();
+    /// The application, with the numbers of a caller; looked up once a connection.
+    pub fn hop_of(&self, worker: &Worker, peer: &SpiffeId) -> Rc<Hop> {
+        let mut callers = self.callers.borrow_mut();
+        if let Some(hop) = callers.get(peer) {
+            return hop.clone();
         }
         let edge = worker.telemetry.edge(&labels(&self.watched, self.address, Some(peer)));
-        edges.insert(peer.clone(), edge.clone());
-        edge
+        let hop = Rc::new(own(&self.program, self.address, edge));
+        callers.insert(peer.clone(), hop.clone());
+        hop
     }
 
     pub fn sweep(&self, now: Instant, held: bool) -> bool {
         self.hop.sweep(now);
-        // A caller's numbers that only this memory and the telemetry hold may make room for others.
-        self.edges.borrow_mut().retain(|_, edge| Arc::strong_count(edge) > 2);
+        // A caller's numbers that only this memory holds may make room for others.
+        self.callers.borrow_mut().retain(|_, hop| Rc::strong_count(hop) > 1);
         !self.watched.is_closed() && (held || now - self.used.get() < limits::WATCH_IDLE)
     }
+}
+
+fn own(program: &Rc<Program>, address: SocketAddr, edge: Arc<Edge>) -> Hop {
+    let endpoint = Endpoint { address, identity: None, workload: None };
+    Hop { endpoint, way: Way::Program(program.clone()), edge }
 }
 
 fn labels(watched: &Watched<Inbound>, address: SocketAddr, peer: Option<&SpiffeId>) -> EdgeLabels {

@@ -1,7 +1,10 @@
 //! Finding out what a connection carries: the loop around `proxy-detect`, which decides; here are the sockets and the clock.
 
-use crate::{destination::Chosen, worker::Beginning};
-use proxy_detect::{Detector, How, MAX_PEEK, Protocol, Step};
+use crate::{
+    destination::Chosen,
+    worker::{Beginning, Worker},
+};
+use proxy_detect::{Detector, How, MAX_PEEK, Protocol, Step, Verdict};
 use proxy_http::{connection::Connection, failed::Failed, tcp::Upstream};
 use std::{future::Future, future::poll_fn, pin::pin, task::Poll, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -17,6 +20,9 @@ pub struct Detected {
 
 /// A server that has something to say first says so soon. Later, it is one that gives up a silent client.
 const GREETING: Duration = Duration::from_secs(5);
+
+/// What HTTP/2 begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What TLS begins with (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -71,6 +77,34 @@ where
     match step {
         Step::Decided(protocol, how) => Ok(Detected::new(protocol, how, None)),
         _ => both_sides(detector, client, connect(), begin).await,
+    }
+}
+
+/// Which version of HTTP the client of a port speaks that is declared to be HTTP. The client speaks first there, and takes its
+/// time; what is neither version is for the declared one to refuse.
+pub async fn http_of(worker: &Worker, client: &mut Connection, declared: policy::Protocol) -> Protocol {
+    let declared = match declared {
+        policy::Protocol::Http2 | policy::Protocol::Grpc => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let mut drained = pin!(worker.drained());
+    loop {
+        match proxy_detect::client(client.reader.buffered()) {
+            Verdict::Http1 => return Protocol::Http1,
+            Verdict::Http2 => return Protocol::Http2,
+            Verdict::Tls(_) | Verdict::Opaque => return declared,
+            Verdict::NeedMore if PREFACE.starts_with(client.reader.buffered()) => {}
+            Verdict::NeedMore => return Protocol::Http1,
+        }
+        let more = poll_fn(|cx| match client.reader.poll_fill(cx) {
+            Poll::Ready(read) => Poll::Ready(read.is_ok_and(|count| count > 0)),
+            // A client that has begun is heard.
+            Poll::Pending if client.reader.buffered().is_empty() => drained.as_mut().poll(cx).map(|()| false),
+            Poll::Pending => Poll::Pending,
+        });
+        if !more.await {
+            return Protocol::Http1;
+        }
     }
 }
 

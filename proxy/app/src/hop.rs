@@ -5,8 +5,8 @@ use policy::Endpoint;
 use proxy_http::{
     connection::Connection,
     failed::Failed,
-    peer::{Dialer, Peer},
     plain::Plain,
+    streams::{Dialer, Streams},
     tcp::Upstream,
 };
 use std::{
@@ -26,9 +26,22 @@ pub struct Hop {
 /// How the endpoint is reached.
 pub enum Way {
     /// mTLS to its proxy.
-    Peer(Peer),
-    /// In plaintext: no proxy is there.
-    Plain(Plain),
+    Peer(Streams),
+    /// In plaintext: no proxy is there, or it is our own.
+    Program(Rc<Program>),
+}
+
+/// A program that is spoken to in plaintext, in the version of HTTP that it understands.
+pub struct Program {
+    pub plain: Rc<Plain>,
+    pub streams: Streams,
+}
+
+impl Program {
+    pub fn new(plain: Plain) -> Rc<Self> {
+        let plain = Rc::new(plain);
+        Rc::new(Self { streams: Streams::program(plain.clone()), plain })
+    }
 }
 
 impl Hop {
@@ -36,9 +49,11 @@ impl Hop {
     pub fn new(endpoint: Endpoint, dialer: &Rc<Dialer>, own: bool, edge: Arc<Edge>) -> Self {
         let (network, address) = (dialer.network.clone(), endpoint.address);
         let way = match &endpoint.identity {
-            Some(identity) if !own => Way::Peer(Peer::new(dialer.clone(), address, identity.clone())),
-            _ if own => Way::Plain(Plain::local(network, address)),
-            _ => Way::Plain(Plain::new(network, address)),
+            Some(identity) if !own => {
+                Way::Peer(Streams::peer(dialer.clone(), address, identity.clone()))
+            }
+            _ if own => Way::Program(Program::new(Plain::local(network, address))),
+            _ => Way::Program(Program::new(Plain::new(network, address))),
         };
         Self { endpoint, way, edge }
     }
@@ -46,9 +61,9 @@ impl Hop {
     /// A connection for a client's TCP bytes.
     pub async fn connect(&self, wait: Duration) -> Result<Upstream, Failed> {
         match &self.way {
-            Way::Peer(peer) => Upstream::open(peer, peer.lease(wait).await?),
-            Way::Plain(plain) => {
-                let stream = plain.connect(wait).await?;
+            Way::Peer(peer) => Upstream::open(peer.lease(wait).await?),
+            Way::Program(program) => {
+                let stream = program.plain.connect(wait).await?;
                 Ok(Upstream::Plain(Connection::new(stream, bytes::BytesMut::new())))
             }
         }
@@ -57,7 +72,10 @@ impl Hop {
     pub fn sweep(&self, now: Instant) {
         match &self.way {
             Way::Peer(peer) => peer.sweep(now),
-            Way::Plain(plain) => plain.sweep(now),
+            Way::Program(program) => {
+                program.plain.sweep(now);
+                program.streams.sweep(now);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     destination::Destination,
-    detection::{Detected, detect},
+    detection::{Detected, detect, http_of},
     requests::{Requests, Routed},
     tcp,
     telemetry::Direction::Outbound,
@@ -27,16 +27,21 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let mut client = Connection::new(client, BytesMut::new());
     // Each phase has a box of its own, so that a connection holds no more memory than its phase needs: 15 KiB otherwise.
     match Box::pin(protocol(&worker, &destination, &mut client)).await {
-        Ok(Detected { protocol: Protocol::Http1, .. }) => {
+        Ok(Detected { protocol: protocol @ (Protocol::Http1 | Protocol::Http2), .. }) => {
             let route = {
                 let worker = worker.clone();
                 move || route(&worker, &destination)
             };
-            Box::pin(Requests { worker, direction: Outbound, route }.serve(client)).await;
+            let requests = Requests { worker, direction: Outbound, route };
+            if protocol == Protocol::Http1 {
+                Box::pin(requests.serve_http1(client)).await;
+            } else {
+                Box::pin(requests.serve_http2(client)).await;
+            }
         }
-        // HTTP/2 and TLS of the application's own travel as bytes.
+        // TLS of the application's own travels as bytes.
         Ok(Detected { upstream, .. }) => {
-            let Routed { hops, connect_timeout, service } = route(&worker, &destination);
+            let Routed { hops, connect_timeout, service, .. } = route(&worker, &destination);
             let path = tcp::Path { worker: &worker, direction: Outbound, hops, connect_timeout, service };
             Box::pin(path.carry(client, upstream)).await;
         }
@@ -53,9 +58,10 @@ async fn protocol(
     let resolved = destination.resolve(worker);
     let remembered = resolved.service.as_ref().and_then(|service| worker.beginning(service));
     let known = match resolved.protocol {
-        policy::Protocol::Http1 => Some(Protocol::Http1),
         policy::Protocol::Opaque | policy::Protocol::Tls => Some(Protocol::Opaque),
-        policy::Protocol::Http2 | policy::Protocol::Grpc => Some(Protocol::Http2),
+        declared @ (policy::Protocol::Http1 | policy::Protocol::Http2 | policy::Protocol::Grpc) => {
+            Some(http_of(worker, client, declared).await)
+        }
         policy::Protocol::Auto => None,
     };
     let detected = match known {
@@ -80,6 +86,7 @@ fn route(worker: &Rc<Worker>, destination: &Destination) -> Routed {
     Routed {
         hops: resolved.hops(),
         connect_timeout: resolved.connect_timeout,
+        protocol: resolved.protocol,
         service: resolved.label.clone(),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow};
 use policy::{TrustDomain, WorkloadName, limits};
-use proxy_http::peer::Dialer;
+use proxy_http::streams::Dialer;
 use proxy_tls::{Credentials, Trust};
 use proxy_transport::{Listener, Network, Stream, SystemNetwork, heap};
 use serde_json::json;

@@ -1,19 +1,28 @@
-//! HTTP/1 requests of one client connection, one after the other: the stages that each passes, and what becomes of a failure.
+//! Requests: the stages that each passes, and what becomes of a failure. HTTP/1 brings them one after the other on a
+//! connection, HTTP/2 side by side on its streams.
 
 use crate::{
     destination::{Chosen, Hops},
     hop::{Hop, Way},
     respond::Answer,
+    streams,
     telemetry::Direction,
     worker::Worker,
 };
-use policy::{Reason, limits};
+use policy::{Protocol, Reason, limits};
 use proxy_balance::Outcome;
-use proxy_h1::{BodyLength, Limits, Parse, Refusal, RequestHead};
+use proxy_h1::{BodyLength, Limits, Parse, Refusal};
 use proxy_http::{
+    client::{Client, Http1, Http2},
     connection::Connection,
-    exchange::{self, Answered, Progress},
+    exchange::{Answered, Progress, exchange},
     failed::{Failed, Replay},
+    grpc,
+    head::mark_untouched,
+    next_hop::NextHop,
+    plain::Plain,
+    served::Served,
+    streams::Streams,
 };
 use std::{
     future::{Future, poll_fn},
@@ -22,7 +31,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
 
 /// Times that a request may be sent, the first one included.
@@ -44,15 +53,15 @@ pub struct Requests<F> {
 pub struct Routed {
     pub hops: Hops,
     pub connect_timeout: Duration,
+    /// What the owner of the port says that it speaks.
+    pub protocol: Protocol,
     /// The service that was asked for: a label of refusals.
     pub service: Option<Rc<str>>,
 }
 
-/// A request under way, with the connection that it came on and that its answer goes to.
+/// A request under way, with the side that it came from and that its answer goes to.
 pub struct Exchange {
-    client: Connection,
-    head: RequestHead,
-    body: BodyLength,
+    client: Client,
     routed: Routed,
     chosen: Option<Chosen>,
     tried: Vec<Rc<Hop>>,
@@ -63,18 +72,13 @@ type Ended = (Box<Exchange>, Answered);
 type Stopped = (Box<Exchange>, Failed);
 
 impl<F: Fn() -> Routed> Requests<F> {
-    /// Serves the connection to its end.
-    pub async fn serve(self, client: Connection) {
+    /// Serves a connection of HTTP/1 to its end.
+    pub async fn serve_http1(self, client: Connection) {
         let Self { worker, direction, route } = self;
-        let mut stages = ServiceBuilder::new()
-            .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
-            .layer(layer_fn(replay))
-            .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
-            .layer(layer_fn(measure))
-            .service(service_fn(|exchange| forward(worker.clone(), exchange)));
-        let mut exchange = Box::new(Exchange::new(client, route()));
+        let mut stages = stages(&worker, direction);
+        let mut exchange = Box::new(Exchange::new(Client::http1(client), route()));
         loop {
-            match next_request(&worker, &mut exchange).await {
+            match next_request(&worker, exchange.http1()).await {
                 Next::Request => {}
                 Next::Refused(refusal) => {
                     return Box::pin(refuse(&worker, direction, exchange, refusal)).await;
@@ -86,11 +90,11 @@ impl<F: Fn() -> Routed> Requests<F> {
             let (ended, answered) = match Box::pin(stages.call(exchange)).await {
                 Ok(ended) => ended,
                 // What the client has of an answer must not look whole.
-                Err((exchange, _)) => return exchange.client.stream().reset_on_drop(),
+                Err((mut exchange, _)) => return exchange.http1().connection.stream().reset_on_drop(),
             };
             exchange = ended;
             if worker.draining().get() || !answered.request_whole {
-                return Box::pin(linger(exchange.client)).await;
+                return Box::pin(linger(&mut exchange.http1().connection)).await;
             }
             if !answered.client_reusable {
                 return;
@@ -100,20 +104,72 @@ impl<F: Fn() -> Routed> Requests<F> {
     }
 }
 
+impl<F: Fn() -> Routed + 'static> Requests<F> {
+    /// Serves a program's connection of HTTP/2 to its end.
+    pub async fn serve_http2(self, client: Connection) {
+        let (stream, read) = client.into_parts();
+        let served = match Box::pin(Served::clear(stream, read)).await {
+            Ok(served) => served,
+            Err(failed) => {
+                let service = (self.route)().service;
+                tracing::info!(direction = self.direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
+                return self.worker.telemetry.reason(self.direction, service.as_deref(), failed.reason);
+            }
+        };
+        let requests = Rc::new(self);
+        let worker = requests.worker.clone();
+        let ended = streams::serve(&worker, served, |incoming| {
+            let requests = requests.clone();
+            async move { requests.one(Client::program(incoming)).await }
+        });
+        if let Err(error) = ended.await {
+            let reason = Reason::HttpRequestError;
+            tracing::info!(direction = requests.direction.as_str(), %reason, "an HTTP/2 connection broke: {error}");
+            let service = (requests.route)().service;
+            requests.worker.telemetry.reason(requests.direction, service.as_deref(), reason);
+        }
+    }
+
+    /// Serves one request that is alone on its stream.
+    pub async fn one(&self, client: Client) {
+        let exchange = Box::new(Exchange::new(client, (self.route)()));
+        // Its outcome is with the client, and counted.
+        let _ = Box::pin(stages(&self.worker, self.direction).call(exchange)).await;
+    }
+}
+
+/// What a request passes, in travel order.
+fn stages(worker: &Rc<Worker>, direction: Direction) -> impl Stage + use<> {
+    ServiceBuilder::new()
+        .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
+        .layer(layer_fn(replay))
+        .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
+        .layer(layer_fn(|inner| measure(direction, inner)))
+        .service(service_fn({
+            let worker = worker.clone();
+            move |exchange| forward(worker.clone(), exchange)
+        }))
+}
+
 impl Exchange {
-    fn new(client: Connection, routed: Routed) -> Self {
-        let (head, body) = (RequestHead::default(), BodyLength::None);
-        Self { client, head, body, routed, chosen: None, tried: Vec::new() }
+    fn new(client: Client, routed: Routed) -> Self {
+        Self { client, routed, chosen: None, tried: Vec::new() }
+    }
+
+    fn http1(&mut self) -> &mut Http1 {
+        match &mut self.client {
+            Client::Http1(client) => client,
+            Client::Http2(_) => unreachable!("a connection of HTTP/1 has no other clients"),
+        }
     }
 
     fn chosen(&self) -> &Chosen {
         self.chosen.as_ref().expect("the stage `balance` stands before")
     }
 
-    /// Between two requests nothing is held but the connection.
+    /// Lets go of what a connection does not need between two requests.
     fn rest(&mut self) {
-        self.client.rest();
-        self.head.clear();
+        self.http1().rest();
         self.chosen = None;
         self.tried.clear();
     }
@@ -126,8 +182,8 @@ enum Next {
 }
 
 /// The next request's head. A client that has begun one has a limited time to end it; between requests there is no limit.
-async fn next_request(worker: &Worker, exchange: &mut Exchange) -> Next {
-    let client = &mut exchange.client;
+async fn next_request(worker: &Worker, http1: &mut Http1) -> Next {
+    let client = &mut http1.connection;
     if client.reader.buffered().is_empty() {
         let mut drained = pin!(worker.drained());
         let more = poll_fn(|cx| match client.reader.poll_readable(cx) {
@@ -142,11 +198,11 @@ async fn next_request(worker: &Worker, exchange: &mut Exchange) -> Next {
     let mut begun = None;
     loop {
         if !client.reader.buffered().is_empty() {
-            match proxy_h1::parse_request(client.reader.buffer_mut(), &mut exchange.head, &limits) {
+            match proxy_h1::parse_request(client.reader.buffer_mut(), &mut http1.head, &limits) {
                 Ok(Parse::Complete) => {
-                    return match exchange.head.body() {
+                    return match http1.head.body() {
                         Ok(body) => {
-                            exchange.body = body;
+                            http1.begin(body);
                             Next::Request
                         }
                         Err(refusal) => Next::Refused(refusal),
@@ -186,33 +242,75 @@ async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ende
 }
 
 async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
-    let Exchange { client, head, body, routed, chosen, .. } = exchange;
+    let Exchange { client, routed, chosen, .. } = exchange;
     let chosen = chosen.as_ref().expect("the stage `balance` stands before");
-    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
     match &chosen.hop.way {
-        Way::Peer(peer) => {
-            let lease = peer.lease(routed.connect_timeout).await?;
-            chosen.connected();
-            let ended = matches!(body, BodyLength::None | BodyLength::Fixed(0))
-                && !exchange::opens_tunnel(head, *body);
-            let stream = peer.open(lease, proxy_http::head::to_stream_request(head, *body), ended)?;
-            exchange::client_to_stream(client, head, *body, stream, progress).await
+        Way::Peer(streams) => over_stream(worker, client, streams, routed, chosen).await,
+        Way::Program(program) if routed.speaks_http2(client) => {
+            over_stream(worker, client, &program.streams, routed, chosen).await
         }
-        Way::Plain(plain) => {
-            let mut taken = plain.take(routed.connect_timeout).await?;
-            chosen.connected();
-            let (hop, reused) = (&mut taken.connection, taken.reused);
-            let answered = exchange::client_to_plain(client, head, *body, hop, reused, progress).await?;
-            if answered.hop_reusable {
-                plain.give_back(taken.connection);
-            }
-            Ok(answered)
-        }
+        Way::Program(program) => over_plain(worker, client, &program.plain, routed, chosen).await,
+    }
+}
+
+async fn over_stream(
+    worker: &Worker,
+    client: &mut Client,
+    streams: &Streams,
+    routed: &Routed,
+    chosen: &Chosen,
+) -> Result<Answered, Failed> {
+    let lease = within(client, streams.lease(routed.connect_timeout)).await?;
+    if let (Way::Program(program), true) = (&chosen.hop.way, client.is_websocket())
+        && !lease.upgrades(routed.connect_timeout).await
+    {
+        // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
+        drop(lease);
+        return over_plain(worker, client, &program.plain, routed, chosen).await;
+    }
+    chosen.connected();
+    client.count_down();
+    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
+    exchange(client, NextHop::Stream(&lease), progress).await
+}
+
+async fn over_plain(
+    worker: &Worker,
+    client: &mut Client,
+    plain: &Plain,
+    routed: &Routed,
+    chosen: &Chosen,
+) -> Result<Answered, Failed> {
+    let mut taken = within(client, plain.take(routed.connect_timeout)).await?;
+    chosen.connected();
+    client.count_down();
+    let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused };
+    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
+    let answered = exchange(client, hop, progress).await?;
+    if answered.hop_reusable {
+        plain.give_back(taken.connection);
+    }
+    Ok(answered)
+}
+
+/// Waits no longer than a gRPC caller does.
+async fn within<T>(client: &Client, wait: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    match client.deadline() {
+        None => wait.await,
+        Some(deadline) => timeout_at(deadline, wait).await.unwrap_or_else(|_| Err(grpc::overdue())),
+    }
+}
+
+impl Routed {
+    /// The client does so, or the owner of the port says that it does.
+    fn speaks_http2(&self, client: &Client) -> bool {
+        client.version() == http::Version::HTTP_2
+            || matches!(self.protocol, Protocol::Http2 | Protocol::Grpc)
     }
 }
 
 /// Counts an attempt, on the edge to its hop. One that will be made again elsewhere is no request of that edge.
-fn measure<S>(mut inner: S) -> impl Stage
+fn measure<S>(direction: Direction, mut inner: S) -> impl Stage
 where
     S: Stage,
 {
@@ -228,8 +326,14 @@ where
             match &ended {
                 Ok((exchange, answered)) => {
                     edge.request_finished(answered.status, now - begin);
-                    edge.sent(answered.request_bytes);
-                    edge.received(answered.response_bytes);
+                    if let Some(status) = answered.grpc_status {
+                        edge.grpc_finished(status);
+                    }
+                    let (request, response) = (answered.request_bytes, answered.response_bytes);
+                    let outbound = direction == Direction::Outbound;
+                    let (sent, received) = if outbound { (request, response) } else { (response, request) };
+                    edge.sent(sent);
+                    edge.received(received);
                     exchange.chosen().finish(now, Outcome::Answered);
                 }
                 Err((exchange, failed)) => {
@@ -307,25 +411,61 @@ where
             if failed.answered {
                 return Err((exchange, failed));
             }
-            let next_hop = exchange.chosen.as_ref().map(|chosen| chosen.hop.endpoint.address);
-            let answer = Answer::new(direction, &failed, None, next_hop, direction == Direction::Outbound);
-            // A body that was not read would be taken for the next request.
-            let unread = exchange.body != BodyLength::None;
-            let close = unread || !exchange.head.keep_alive() || worker.draining().get();
-            match write(&mut exchange.client, &answer, exchange.head.method() == "HEAD", close).await {
-                Ok(()) => {
-                    let answered = Answered {
-                        status: answer.status,
-                        client_reusable: !close,
-                        request_whole: !close,
-                        ..Answered::default()
-                    };
-                    Ok((exchange, answered))
-                }
-                Err(_) => Err((exchange, failed)),
+            let Exchange { client, chosen, .. } = &mut *exchange;
+            let next_hop = chosen.as_ref().map(|chosen| chosen.hop.endpoint.address);
+            let inside = direction == Direction::Outbound || client.is_wire();
+            let answer = Answer::new(direction, &failed, None, next_hop, inside);
+            let grpc = client.is_grpc();
+            let answered = match client {
+                Client::Http1(client) => tell_http1(&worker, client, &answer).await,
+                Client::Http2(client) => Some(tell_http2(client, &answer, &failed, grpc)),
+            };
+            match answered {
+                Some(answered) => Ok((exchange, answered)),
+                None => Err((exchange, failed)),
             }
         }
     })
+}
+
+async fn tell_http1(worker: &Worker, client: &mut Http1, answer: &Answer) -> Option<Answered> {
+    // A body that was not read would be taken for the next request.
+    let unread = client.body != BodyLength::None;
+    let close = unread || !client.head.keep_alive() || worker.draining().get();
+    write(&mut client.connection, answer, client.head.method() == "HEAD", close).await.ok()?;
+    Some(Answered {
+        status: answer.status,
+        client_reusable: !close,
+        request_whole: !close,
+        ..Answered::default()
+    })
+}
+
+/// A client of HTTP/2 sees what its server did, even if that was to reset the stream. A client that has gone needs no answer.
+fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) -> Answered {
+    let untouched = client.request.wire && failed.replay == Replay::Untouched;
+    if let Some(code) = failed.reset
+        && !untouched
+    {
+        client.respond.send_reset(code);
+        return Answered::default();
+    }
+    let (mut response, mut body) = answer.to_stream();
+    if grpc {
+        (response, body) = (answer.to_grpc(failed), bytes::Bytes::new());
+    } else if client.request.method == http::Method::HEAD {
+        body.clear();
+    }
+    if untouched {
+        mark_untouched(response.headers_mut(), failed);
+    }
+    let status = response.status().as_u16();
+    if let Ok(mut send) = client.respond.send_response(response, body.is_empty())
+        && !body.is_empty()
+    {
+        let _ = send.send_data(body, true);
+    }
+    Answered { status, ..Answered::default() }
 }
 
 /// What every stage is: a tower service over exchanges.
@@ -339,8 +479,9 @@ async fn refuse(worker: &Worker, direction: Direction, mut exchange: Box<Exchang
     worker.telemetry.reason(direction, exchange.routed.service.as_deref(), failed.reason);
     let inside = direction == Direction::Outbound;
     let answer = Answer::new(direction, &failed, Some(refusal.status()), None, inside);
-    if write(&mut exchange.client, &answer, false, true).await.is_ok() {
-        linger(exchange.client).await;
+    let client = &mut exchange.http1().connection;
+    if write(client, &answer, false, true).await.is_ok() {
+        linger(client).await;
     }
 }
 
@@ -351,7 +492,7 @@ async fn write(client: &mut Connection, answer: &Answer, head: bool, close: bool
 
 /// Ends a connection whose client may still be sending: closed at once, it would be reset, and the answer lost with it
 /// (RFC 9112 §9.6).
-async fn linger(mut client: Connection) {
+async fn linger(client: &mut Connection) {
     client.stream().shutdown_write();
     let drain = async {
         let mut left = LINGER_BYTES;
@@ -376,7 +517,7 @@ impl Exchange {
             Replay::Untouched => {
                 failed.reason == Reason::ConnectionTerminated || self.routed.hops.others(tried)
             }
-            Replay::IfIdempotent => is_idempotent(self.head.method()),
+            Replay::IfIdempotent => is_idempotent(self.client.method()),
             Replay::Never => false,
         };
         safe && !failed.answered && self.tried.len() + 1 < ATTEMPTS

@@ -1,10 +1,10 @@
 //! What a proxy answers by itself: the one place where a reason becomes a response.
 
 use crate::telemetry::Direction;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use policy::Reason;
 use proxy_h1::Version;
-use proxy_http::failed::Failed;
+use proxy_http::{failed::Failed, grpc};
 use std::net::SocketAddr;
 
 /// An answer for a failure.
@@ -36,18 +36,32 @@ impl Answer {
         }
     }
 
-    /// For a stream of a peer proxy.
+    /// For a call of gRPC: a response that is all trailers, as its client looks at nothing else.
+    pub fn to_grpc(&self, failed: &Failed) -> Response<()> {
+        let mut response = Response::new(());
+        *response.headers_mut() = grpc::outcome(failed);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        self.say(headers);
+        response
+    }
+
+    /// For any other stream.
     pub fn to_stream(&self) -> (Response<()>, bytes::Bytes) {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(self.status).expect("statuses are of three digits");
         let headers = response.headers_mut();
+        self.say(headers);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        (response, self.body.clone().into())
+    }
+
+    fn say(&self, headers: &mut HeaderMap) {
         if let Some(text) = &self.proxy_status {
             let value = HeaderValue::from_str(text).expect("a structured field is printable ASCII");
             headers.insert("proxy-status", value);
         }
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        (response, self.body.clone().into())
     }
 
     /// For a client that speaks HTTP/1.
@@ -72,7 +86,8 @@ impl Answer {
 
 /// RFC 9209 §2: one list member with its parameters.
 fn proxy_status(direction: Direction, failed: &Failed, next_hop: Option<SocketAddr>) -> String {
-    let mut text = format!("weft-{}; error={}", direction.as_str(), failed.reason);
+    let by = if failed.by_peer { Direction::Inbound } else { direction };
+    let mut text = format!("weft-{}; error={}", by.as_str(), failed.reason);
     if let Some(address) = next_hop {
         text.push_str(&format!("; next-hop=\"{address}\""));
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 use policy::{Endpoint, ServicePort, WorkloadName, limits};
 use proxy_balance::Rng;
-use proxy_http::peer::Dialer;
+use proxy_http::streams::Dialer;
 use proxy_tls::Credentials;
 use std::{
     cell::{Cell, RefCell},

@@ -6,18 +6,21 @@
 
 use crate::{
     connection::{Reader, Writer},
-    peer::Lease,
+    failed::Failed,
+    grpc,
+    inflow::Inflow,
+    kept::Kept,
+    streams::Lease,
 };
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, client::ResponseFuture};
-use http::HeaderMap;
+use h2::SendStream;
+use http::{HeaderMap, HeaderValue};
 use policy::limits::{BULK_BYTES, FRAME_BYTES};
-use proxy_h1::{BodyLength, Decoded, Decoder, Fields, Refusal};
+use proxy_h1::{Decoded, Decoder, Fields, Refusal};
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -29,19 +32,19 @@ const UNASKED_BYTES: usize = 65_535;
 const FRAME_DATA_BYTES: usize = FRAME_BYTES as usize - 9;
 
 /// Where a body comes from.
-pub enum Source<'a> {
+pub struct Source<'a> {
+    from: From<'a>,
+    /// The beginning of the body, in case that it has to be sent once more.
+    kept: Option<&'a Kept>,
+}
+
+enum From<'a> {
     /// HTTP/1.1 framing.
-    Framed { reader: &'a mut Reader, decoder: Decoder },
+    Framed { reader: &'a mut Reader, decoder: &'a mut Decoder },
     /// A tunnel's bytes, up to the end of the connection.
-    Raw { reader: &'a mut Reader },
-    /// DATA frames. `unreleased` is what was given and may still wait in the sink.
-    Stream { stream: RecvStream, unreleased: usize },
-    /// DATA frames of a stream whose response has not come yet.
-    Opening(ResponseFuture),
-    /// What came already, then the rest.
-    Early { bytes: Bytes, rest: Box<Source<'a>> },
-    /// Nothing, or nothing more.
-    Ended,
+    Raw(&'a mut Reader),
+    /// DATA frames.
+    Stream(&'a mut Inflow),
 }
 
 /// Where a body goes to.
@@ -85,6 +88,16 @@ pub enum Failure {
     Truncated,
 }
 
+impl Failure {
+    /// The code that the side reset its stream with.
+    pub fn reset(&self) -> Option<h2::Reason> {
+        match self {
+            Self::Stream(error) if error.is_reset() && error.is_remote() => error.reason(),
+            _ => None,
+        }
+    }
+}
+
 /// Counts the bytes of one direction as they go.
 #[derive(Default)]
 pub struct Meter<'a> {
@@ -94,8 +107,8 @@ pub struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub fn of(lease: &'a Lease) -> Self {
-        Self { bytes: Cell::new(0), lease: Some(lease) }
+    pub fn of(lease: Option<&'a Lease>) -> Self {
+        Self { bytes: Cell::new(0), lease }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -111,21 +124,90 @@ impl<'a> Meter<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// What came already, then the rest of a stream.
-    pub fn early(bytes: Bytes, rest: RecvStream) -> Self {
-        let unreleased = bytes.len();
-        Self::Early { bytes, rest: Box::new(Self::Stream { stream: rest, unreleased }) }
+    pub fn framed(reader: &'a mut Reader, decoder: &'a mut Decoder) -> Self {
+        Self { from: From::Framed { reader, decoder }, kept: None }
     }
 
-    pub fn framed(reader: &'a mut Reader, length: BodyLength) -> Self {
-        Self::Framed { reader, decoder: Decoder::new(length) }
+    pub fn raw(reader: &'a mut Reader) -> Self {
+        Self { from: From::Raw(reader), kept: None }
     }
 
-    pub fn stream(stream: RecvStream) -> Self {
-        Self::Stream { stream, unreleased: 0 }
+    pub fn stream(inflow: &'a mut Inflow) -> Self {
+        Self { from: From::Stream(inflow), kept: None }
+    }
+
+    /// The beginning is kept, or comes from what was kept.
+    pub(crate) fn keeping(self, kept: &'a Kept) -> Self {
+        Self { kept: Some(kept), ..self }
+    }
+
+    /// The bytes that follow the head, when they are no message.
+    pub(crate) fn into_raw(self) -> Self {
+        match self.from {
+            From::Framed { reader, .. } => Self::raw(reader),
+            from => Self { from, kept: None },
+        }
     }
 
     /// The next bytes; `None` at the end. Asking again says that the last ones have found room.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        if let Some(again) = self.kept.and_then(Kept::again) {
+            return Poll::Ready(Ok(Some(again)));
+        }
+        let data = ready!(self.from.poll_data(cx));
+        if let (Some(kept), Ok(Some(data))) = (self.kept, &data) {
+            kept.keep(data);
+        }
+        Poll::Ready(data)
+    }
+
+    /// The trailers, after the end.
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
+        match &mut self.from {
+            From::Framed { decoder, .. } if decoder.trailers().is_empty() => Poll::Ready(Ok(Trailers::None)),
+            From::Framed { decoder, .. } => {
+                Poll::Ready(Ok(Trailers::Fields(decoder.trailers().clone())))
+            }
+            From::Raw(_) => Poll::Ready(Ok(Trailers::None)),
+            From::Stream(inflow) => {
+                let trailers = match self.kept.and_then(Kept::trailers) {
+                    None => ready!(inflow.poll_trailers(cx))?,
+                    again => again,
+                };
+                if let (Some(kept), Some(trailers)) = (self.kept, &trailers) {
+                    kept.keep_trailers(trailers);
+                }
+                Poll::Ready(Ok(trailers.map_or(Trailers::None, Trailers::Map)))
+            }
+        }
+    }
+
+    /// Is the end known to have come, without waiting, and no trailers with it?
+    pub fn is_end(&self) -> bool {
+        if self.kept.is_some_and(Kept::holds_more) {
+            return false;
+        }
+        match &self.from {
+            From::Framed { decoder, .. } => decoder.is_end() && decoder.trailers().is_empty(),
+            From::Raw(_) => false,
+            From::Stream(inflow) => inflow.is_end(),
+        }
+    }
+
+    /// After its request, watches an HTTP/1 client: what it sends next stays for the next request, and if it is gone, nobody
+    /// waits for an answer any more. Of an HTTP/2 client its stream tells.
+    pub(crate) async fn watch(&mut self) -> Result<(), BodyError> {
+        let From::Framed { reader, .. } = &mut self.from else { return Ok(()) };
+        let gone = |error: io::Error| BodyError::Source(error.into());
+        if reader.buffered().is_empty() {
+            poll_fn(|cx| reader.poll_readable(cx)).await.map_err(gone)?;
+            poll_fn(|cx| reader.poll_fill(cx)).await.map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<'_> {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         match self {
             Self::Framed { reader, decoder } => loop {
@@ -138,60 +220,13 @@ impl<'a> Source<'a> {
                     return Poll::Ready(decoder.eof().map(|()| None).map_err(|_| Failure::Truncated));
                 }
             },
-            Self::Raw { reader } => {
+            Self::Raw(reader) => {
                 if reader.buffer.is_empty() && ready!(reader.poll_fill(cx))? == 0 {
                     return Poll::Ready(Ok(None));
                 }
                 Poll::Ready(Ok(Some(reader.buffer.split().freeze())))
             }
-            Self::Stream { stream, unreleased } => {
-                if *unreleased > 0 {
-                    // An error says that the stream is gone; reading from it says so better.
-                    let _ = stream.flow_control().release_capacity(std::mem::take(unreleased));
-                }
-                match ready!(stream.poll_data(cx)) {
-                    Some(data) => {
-                        let data = data?;
-                        *unreleased = data.len();
-                        Poll::Ready(Ok(Some(data)))
-                    }
-                    None => Poll::Ready(Ok(None)),
-                }
-            }
-            Self::Opening(response) => {
-                let response = ready!(Pin::new(response).poll(cx))?;
-                *self = Self::stream(response.into_body());
-                self.poll_data(cx)
-            }
-            Self::Early { bytes, rest } => {
-                let bytes = std::mem::take(bytes);
-                let rest = std::mem::replace(&mut **rest, Self::Ended);
-                *self = rest;
-                Poll::Ready(Ok(Some(bytes)))
-            }
-            Self::Ended => Poll::Ready(Ok(None)),
-        }
-    }
-
-    /// The trailers, after the end.
-    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
-        Poll::Ready(Ok(match self {
-            Self::Framed { decoder, .. } if decoder.trailers().is_empty() => Trailers::None,
-            Self::Framed { decoder, .. } => Trailers::Fields(decoder.trailers().clone()),
-            Self::Raw { .. } | Self::Opening(_) | Self::Early { .. } | Self::Ended => Trailers::None,
-            Self::Stream { stream, .. } => {
-                ready!(stream.poll_trailers(cx))?.map_or(Trailers::None, Trailers::Map)
-            }
-        }))
-    }
-
-    /// Is the end known to have come, without waiting?
-    pub fn is_end(&self) -> bool {
-        match self {
-            Self::Framed { decoder, .. } => decoder.is_end(),
-            Self::Raw { .. } | Self::Opening(_) | Self::Early { .. } => false,
-            Self::Ended => true,
-            Self::Stream { stream, .. } => stream.is_end_stream(),
+            Self::Stream(inflow) => inflow.poll_data(cx),
         }
     }
 }
@@ -203,6 +238,18 @@ impl<'a> Sink<'a> {
 
     pub fn stream(stream: SendStream<Bytes>) -> Self {
         Self::Stream { stream, sent: 0, data: Bytes::new(), last: false }
+    }
+
+    /// The bytes that follow the head, when they are no message.
+    pub(crate) fn into_raw(self) -> Self {
+        match self {
+            Self::Framed { writer, .. } => Self::Raw { writer },
+            sink => sink,
+        }
+    }
+
+    pub(crate) async fn flush(&mut self) -> Result<(), BodyError> {
+        poll_fn(|cx| self.poll_flush(cx)).await.map_err(BodyError::Sink)
     }
 
     /// Ready when the next `push` has room.
@@ -314,6 +361,16 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// Ends a gRPC response with the outcome that a failure of ours gives it.
+    pub(crate) fn fail(&mut self, failed: &Failed) {
+        if let Self::Stream { stream, .. } = self
+            && stream.send_trailers(grpc::outcome(failed)).is_err()
+        {
+            // The client has gone, or its answer has ended.
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+    }
+
     /// Shows the receiver that the body is not whole: RST_STREAM, or a connection that ends in mid-message.
     pub fn abort(&mut self, reason: h2::Reason) {
         match self {
@@ -323,29 +380,43 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// The outcome that the trailers of a gRPC response tell.
+fn grpc_status(trailers: &Trailers) -> Option<HeaderValue> {
+    match trailers {
+        Trailers::Map(map) => map.get(grpc::STATUS).cloned(),
+        Trailers::None | Trailers::Fields(_) => None,
+    }
+}
+
 /// A stream that has no capacity to wait for any more has ended.
 fn gone() -> h2::Error {
     h2::Reason::STREAM_CLOSED.into()
 }
 
 /// Carries a whole body, trailers included, and counts its bytes as they go. When it returns, the last ones are with the
-/// kernel, or with the HTTP/2 connection.
-pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>, meter: &Meter<'_>) -> Result<(), BodyError> {
+/// kernel, or with the HTTP/2 connection. What it returns is the `grpc-status` among the trailers.
+pub async fn pump(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    meter: &Meter<'_>,
+) -> Result<Option<HeaderValue>, BodyError> {
     let last = match poll_fn(|cx| poll_body(source, sink, cx, meter)).await {
         Err(BodyError::Source(failure)) => {
             // What did come goes on before the failure does.
-            poll_fn(|cx| sink.poll_flush(cx)).await.map_err(BodyError::Sink)?;
+            sink.flush().await?;
             return Err(BodyError::Source(failure));
         }
         other => other?,
     };
+    let mut status = None;
     if !last {
         let trailers = poll_fn(|cx| source.poll_trailers(cx)).await.map_err(BodyError::Source)?;
+        status = grpc_status(&trailers);
         sink.finish(trailers).map_err(BodyError::Sink)?;
     }
-    poll_fn(|cx| sink.poll_flush(cx)).await.map_err(BodyError::Sink)?;
+    sink.flush().await?;
     sink.close();
-    Ok(())
+    Ok(status)
 }
 
 /// Carries data to its end. True when the end was told with the last of it: no trailers, nothing to finish.

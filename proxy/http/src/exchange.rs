@@ -1,34 +1,35 @@
 //! One request and its response between a client's side and a next hop's, both directions at once.
 //!
-//! A response may begin before its request has ended (RFC 9112 §7.5 lets a server answer early): it reaches the client whole,
-//! and the connection is given up after it, as its head says. Interim responses go through as they come. What an upgrade or a
-//! CONNECT opens is a tunnel.
+//! A response may begin before its request has ended (RFC 9112 §7.5, RFC 9113 §8.1 let a server answer early): it reaches the
+//! client whole. Interim responses go through as they come. What an upgrade or a CONNECT opens is a tunnel.
 
 use crate::{
-    accept::Incoming,
     body::{BodyError, Failure, Meter, Sink, Source, pump},
-    connection::{Connection, Reader},
+    client::{Client, Responder, Sides},
     failed::{Failed, Replay},
-    head::{self, ClientFraming, StreamRequest},
-    peer::{Lease, PeerStream},
+    grpc,
+    head::RequestRef,
+    kept::Kept,
+    next_hop::{Answers, Begun, NextHop},
+    streams::Lease,
     tunnel::tunnel,
 };
-use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
-use http::Method;
+use http::HeaderValue;
 use policy::Reason;
-use proxy_h1::{BodyLength, Limits, Parse, RequestHead, ResponseHead, Version};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
-    task::{Context, Poll, ready},
+    task::Poll,
 };
+use tokio::time::{Instant, timeout_at};
 
 /// An application's answer that reached the client whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answered {
     pub status: u16,
+    /// The outcome of a gRPC call, as its server told it.
+    pub grpc_status: Option<u16>,
     /// Body bytes from the client.
     pub request_bytes: u64,
     /// Body bytes to the client.
@@ -50,8 +51,7 @@ pub struct Progress<'a> {
     pub answered: &'a dyn Fn(),
 }
 
-/// Bytes of both bodies as they go.
-#[derive(Default)]
+/// Both bodies as they go.
 struct Count<'a> {
     request: Meter<'a>,
     response: Meter<'a>,
@@ -59,407 +59,214 @@ struct Count<'a> {
     sent: Cell<bool>,
     /// The client has been given a part of the final response.
     begun: Cell<bool>,
+    status: Cell<u16>,
+    grpc_status: RefCell<Option<HeaderValue>>,
 }
 
-/// A client's HTTP/1 request over a stream to a peer proxy.
-pub async fn client_to_stream(
-    client: &mut Connection,
-    head: &RequestHead,
-    body: BodyLength,
-    stream: PeerStream,
+/// Carries a client's request to the next hop and the answer back.
+pub async fn exchange(
+    client: &mut Client,
+    hop: NextHop<'_>,
     progress: Progress<'_>,
 ) -> Result<Answered, Failed> {
-    let framing = ClientFraming::of(head);
-    if opens_tunnel(head, body) {
-        return client_tunnel_to_stream(client, framing, stream, progress).await;
+    let count = Count::of(hop.lease());
+    let ended = !client.has_body() && !client.opens_tunnel();
+    let (http1, grpc) = (matches!(client, Client::Http1(_)), client.is_grpc());
+    let deadline = client.deadline();
+    let Sides { head, source, kept, responder } = client.sides();
+    let Begun { sink, answers } = hop.begin(head, ended)?;
+    kept.rewind();
+    if head.opens_tunnel() {
+        return tunnelled(head, source, sink, answers, responder, progress, &count).await;
     }
-    let PeerStream { mut response, send, lease } = stream;
-    let count = Count::of(&lease);
-    let Connection { reader, writer } = client;
-    let upload = async {
-        if has_body(body) {
-            let (mut source, mut sink) = (Source::framed(reader, body), Sink::stream(send));
-            pump(&mut source, &mut sink, &count.request).await?;
-        }
-        count.sent.set(true);
-        watch(reader).await
-    };
-    let download = async {
-        loop {
-            let head = poll_fn(|cx| poll_stream_head(&mut response, cx)).await;
-            match head.map_err(|failed| lease.explain(failed))? {
-                StreamHead::Interim(parts) => {
-                    if framing.version == Version::Http11 {
-                        writer.encode(|out| head::write_stream_interim(out, &parts));
-                        poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
-                    }
-                }
-                StreamHead::Final(parts, recv) => {
-                    (progress.answered)();
-                    let mut following = None;
-                    let framing = framing.last_if(progress.ending.get() || !count.sent.get());
-                    writer.encode(|out| following = Some(framing.write_stream_response(out, &parts)));
-                    let following = following.expect("encode calls its function");
-                    count.begun.set(true);
-                    let (mut source, mut sink) =
-                        (Source::stream(recv), Sink::framed(writer, following.chunked));
-                    let carried = pump(&mut source, &mut sink, &count.response).await;
-                    carried.map_err(|error| incomplete(&error, &mut sink))?;
-                    return Ok((parts.status.as_u16(), following.keep_alive));
-                }
-            }
-        }
-    };
-    let received = both(upload, download).await;
-    let (status, keep_alive) = received.map_err(|failed| replayable(failed, body, &count))?;
-    Ok(count.answered(status, keep_alive && count.sent.get(), true))
-}
-
-/// A client's HTTP/1 request over a plain connection.
-pub async fn client_to_plain(
-    client: &mut Connection,
-    head: &RequestHead,
-    body: BodyLength,
-    hop: &mut Connection,
-    reused: bool,
-    progress: Progress<'_>,
-) -> Result<Answered, Failed> {
-    let framing = ClientFraming::of(head);
-    let method = head.method();
-    let count = Count::default();
-    hop.writer.encode(|out| head::write_request(out, head, body));
-    let (to_hop, from_hop) = (&mut hop.writer, &mut hop.reader);
-    let mut response = ResponseHead::default();
-    if opens_tunnel(head, body) {
-        poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| lost(&error, reused))?;
-        return client_tunnel_to_plain(client, head, framing, hop, progress).await;
-    }
-    let Connection { reader, writer } = client;
-    let upload = async {
-        let chunked = body == BodyLength::Chunked;
-        let (mut source, mut sink) = (Source::framed(reader, body), Sink::framed(to_hop, chunked));
-        if has_body(body) {
-            pump(&mut source, &mut sink, &count.request).await?;
-        } else {
-            poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?;
-        }
-        count.sent.set(true);
-        watch(reader).await
-    };
-    let download = async {
-        loop {
-            read_response(from_hop, &mut response, reused).await?;
-            if response.status() < 200 {
-                if framing.version == Version::Http11 {
-                    writer.encode(|out| head::write_interim(out, &response, method));
-                    poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| Failed::client_gone())?;
-                }
-                continue;
-            }
-            (progress.answered)();
-            let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
-            let mut following = None;
-            let framing = framing.last_if(progress.ending.get() || !count.sent.get());
-            writer.encode(|out| following = Some(framing.write_response(out, &response, method, length)));
-            let following = following.expect("encode calls its function");
-            count.begun.set(true);
-            let (mut source, mut sink) =
-                (Source::framed(from_hop, length), Sink::framed(writer, following.chunked));
-            let carried = pump(&mut source, &mut sink, &count.response).await;
-            carried.map_err(|error| incomplete(&error, &mut sink))?;
-            let reusable = stays(&response, length, head.version());
-            return Ok((response.status(), following.keep_alive, reusable));
-        }
-    };
-    let received = both(upload, download).await;
-    let (status, keep_alive, hop_reusable) = received.map_err(|failed| replayable(failed, body, &count))?;
+    let way = Way { kept, has_body: !ended, http1, grpc, deadline, progress, count: &count };
+    let (keep_alive, hop_reusable) = way.message(source, sink, answers, responder).await?;
     let sent = count.sent.get();
-    Ok(count.answered(status, keep_alive && sent, hop_reusable && sent))
+    // An HTTP/1 client that has not sent its request whole may send the rest of it next.
+    Ok(count.answered(keep_alive && (sent || !http1), hop_reusable && sent))
 }
 
-/// A peer's stream, its body if it has one, over a plain connection to the application. The response goes to `respond` by itself.
-pub async fn stream_to_plain(
-    request: &StreamRequest,
-    incoming: Option<RecvStream>,
-    respond: &mut SendResponse<Bytes>,
-    hop: &mut Connection,
-    reused: bool,
-) -> Result<Answered, Failed> {
-    let ended = incoming.is_none();
-    let mut chunked = false;
-    hop.writer.encode(|out| chunked = request.write(out, ended));
-    let method = request.method.as_str();
-    if request.upgrade.is_some() || request.method == Method::CONNECT {
-        return stream_tunnel_to_plain(request, incoming, respond, hop, reused).await;
+/// What a message's two directions share.
+struct Way<'a> {
+    kept: &'a Kept,
+    has_body: bool,
+    http1: bool,
+    grpc: bool,
+    deadline: Option<Instant>,
+    progress: Progress<'a>,
+    count: &'a Count<'a>,
+}
+
+impl Way<'_> {
+    /// Both directions of a message. Whether the client's connection and the next hop's can carry another one.
+    async fn message(
+        &self,
+        source: Source<'_>,
+        mut sink: Sink<'_>,
+        mut answers: Answers<'_>,
+        responder: Responder<'_>,
+    ) -> Result<(bool, bool), Failed> {
+        let count = self.count;
+        let wire_or_program = matches!(answers, Answers::Stream(_));
+        let mut down = None;
+        let ended = {
+            let upload = self.upload(source.keeping(self.kept), &mut sink);
+            let download = self.download(&mut answers, responder, &mut down);
+            // An HTTP/2 client may be sending on after its answer has ended, and an HTTP/2 server reading.
+            let both = both(upload, download, !self.http1 && wire_or_program);
+            match self.deadline {
+                None => both.await,
+                Some(deadline) => timeout_at(deadline, both).await.unwrap_or_else(|_| Err(grpc::overdue())),
+            }
+        };
+        let failed = match ended {
+            Ok(ended) => return Ok(ended),
+            Err(failed) => Failed { answered: failed.answered || count.begun.get(), ..failed },
+        };
+        if failed.answered {
+            // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.
+            tokio::task::yield_now().await;
+            sink.abort(failed.reset.unwrap_or(h2::Reason::CANCEL));
+        }
+        if let Some(down) = &mut down {
+            match failed.reset {
+                None if self.grpc => down.fail(&failed),
+                code => down.abort(code.unwrap_or(h2::Reason::INTERNAL_ERROR)),
+            }
+        }
+        let replay = if self.kept.is_whole() { failed.replay } else { Replay::Never };
+        Err(Failed { replay, ..failed })
     }
-    let count = Count::default();
-    let (to_hop, from_hop) = (&mut hop.writer, &mut hop.reader);
-    let mut response = ResponseHead::default();
-    let upload = async {
-        match incoming {
-            None => {
-                poll_fn(|cx| to_hop.poll_flush(cx)).await.map_err(|error| BodyError::Sink(error.into()))?
-            }
-            Some(incoming) => {
-                let (mut source, mut sink) = (Source::stream(incoming), Sink::framed(to_hop, chunked));
-                pump(&mut source, &mut sink, &count.request).await?;
-            }
-        }
-        count.sent.set(true);
-        Ok(())
-    };
-    let download = async {
-        loop {
-            wanted(respond, read_response(from_hop, &mut response, reused)).await?;
-            if response.status() < 200 {
-                respond
-                    .send_informational(head::to_stream_response(&response, method, false))
-                    .map_err(|error| Failed::stream(&error))?;
-                continue;
-            }
-            let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
-            let bodiless = !has_body(length);
-            let send = respond
-                .send_response(head::to_stream_response(&response, method, false), bodiless)
-                .map_err(|error| Failed::stream(&error).answered())?;
-            if !bodiless {
-                let (mut source, mut sink) = (Source::framed(from_hop, length), Sink::stream(send));
-                let carried = pump(&mut source, &mut sink, &count.response).await;
-                carried.map_err(|error| incomplete(&error, &mut sink))?;
-            }
-            return Ok((response.status(), stays(&response, length, request.version)));
-        }
-    };
-    let received = both(upload, download).await;
-    let body = if ended { BodyLength::None } else { BodyLength::Chunked };
-    let (status, hop_reusable) = received.map_err(|failed| replayable(failed, body, &count))?;
-    Ok(count.answered(status, true, hop_reusable && count.sent.get()))
-}
 
-async fn client_tunnel_to_stream(
-    client: &mut Connection,
-    framing: ClientFraming,
-    stream: PeerStream,
-    progress: Progress<'_>,
-) -> Result<Answered, Failed> {
-    let PeerStream { mut response, send, lease } = stream;
-    let (parts, recv) = loop {
-        let head = poll_fn(|cx| poll_stream_head(&mut response, cx)).await;
-        if let StreamHead::Final(parts, recv) = head.map_err(|failed| lease.explain(failed))? {
-            break (parts, recv);
+    async fn upload(&self, mut source: Source<'_>, sink: &mut Sink<'_>) -> Result<(), BodyError> {
+        if self.has_body {
+            pump(&mut source, sink, &self.count.request).await?;
+        } else {
+            sink.flush().await?;
         }
-    };
-    (progress.answered)();
-    let Connection { reader, writer } = client;
-    let switching = head::accepted_upgrade(&parts).cloned();
-    let count = Count::of(&lease);
-    let status = parts.status.as_u16();
-    if let Some(protocol) = &switching {
-        writer.encode(|out| head::write_switching(out, &parts, protocol));
-    } else if framing.connect && parts.status.is_success() {
-        writer.encode(|out| head::write_stream_interim(out, &parts));
-    } else {
-        // Refused: an ordinary response, and nothing that follows it can be told from the tunnel's first bytes.
-        let framing = framing.last_if(true);
-        let mut chunked = false;
-        writer.encode(|out| chunked = framing.write_stream_response(out, &parts).chunked);
-        let (mut source, mut sink) = (Source::stream(recv), Sink::framed(writer, chunked));
-        let carried = pump(&mut source, &mut sink, &count.response).await;
-        carried.map_err(|error| incomplete(&error, &mut sink))?;
-        return Ok(count.answered(status, false, true));
+        self.count.sent.set(true);
+        source.watch().await
     }
-    let up = (Source::Raw { reader }, Sink::stream(send));
-    let down = (Source::stream(recv), Sink::Raw { writer });
-    tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
-    Ok(count.answered(if switching.is_some() { 101 } else { status }, false, true))
+
+    async fn download<'s>(
+        &self,
+        answers: &mut Answers<'_>,
+        mut responder: Responder<'s>,
+        down: &mut Option<Sink<'s>>,
+    ) -> Result<(bool, bool), Failed> {
+        let count = self.count;
+        while wanted(answers, &mut responder).await? < 200 {
+            responder.interim(answers.head()).await?;
+        }
+        self.kept.forget();
+        (self.progress.answered)();
+        count.head_of(answers);
+        let (length, bodiless) = answers.body()?;
+        let last = self.progress.ending.get() || !count.sent.get();
+        let (sink, keep_alive) = responder.respond(answers.head(), length, bodiless, last)?;
+        count.begun.set(true);
+        let stays = answers.stays();
+        *down = sink;
+        if let Some(sink) = down {
+            let carried = pump(&mut answers.source(), sink, &count.response).await;
+            if let Some(status) = carried.map_err(|error| incomplete(&error))? {
+                count.grpc_status.replace(Some(status));
+            }
+        }
+        Ok((keep_alive, stays))
+    }
 }
 
-async fn client_tunnel_to_plain(
-    client: &mut Connection,
-    head: &RequestHead,
-    framing: ClientFraming,
-    hop: &mut Connection,
+/// A request to upgrade, or a CONNECT: a tunnel if the next hop accepts, else an ordinary response.
+async fn tunnelled(
+    request: RequestRef<'_>,
+    source: Source<'_>,
+    mut sink: Sink<'_>,
+    mut answers: Answers<'_>,
+    mut responder: Responder<'_>,
     progress: Progress<'_>,
+    count: &Count<'_>,
 ) -> Result<Answered, Failed> {
-    let method = head.method();
-    let mut response = ResponseHead::default();
-    let (Connection { reader, writer }, count) = (client, Count::default());
+    sink.flush().await.map_err(|error| Failed::new(Reason::ConnectionTerminated, error.to_string()))?;
+    let wire = answers.is_wire();
+    let upgrade = request.upgrade().map(String::from_utf8_lossy);
     loop {
-        read_response(&mut hop.reader, &mut response, false).await?;
-        if response.status() >= 200 || response.status() == 101 {
+        let status = wanted(&mut answers, &mut responder).await?;
+        if status >= 200 || (status == 101 && upgrade.is_some()) {
             break;
         }
-        writer.encode(|out| head::write_interim(out, &response, method));
+        responder.interim(answers.head()).await?;
     }
     (progress.answered)();
-    let status = response.status();
-    if !(status == 101 && head.upgrade().is_some() || method == "CONNECT" && status < 300) {
-        let framing = framing.last_if(true);
-        let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
-        let mut chunked = false;
-        writer.encode(|out| chunked = framing.write_response(out, &response, method, length).chunked);
-        let (mut source, mut sink) = (Source::framed(&mut hop.reader, length), Sink::framed(writer, chunked));
-        let carried = pump(&mut source, &mut sink, &count.response).await;
-        carried.map_err(|error| incomplete(&error, &mut sink))?;
-        return Ok(count.answered(status, false, false));
-    }
-    writer.encode(|out| head::write_interim(out, &response, method));
-    let up = (Source::Raw { reader }, Sink::Raw { writer: &mut hop.writer });
-    let down = (Source::Raw { reader: &mut hop.reader }, Sink::Raw { writer });
-    tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
-    Ok(count.answered(status, false, false))
-}
-
-async fn stream_tunnel_to_plain(
-    request: &StreamRequest,
-    incoming: Option<RecvStream>,
-    respond: &mut SendResponse<Bytes>,
-    hop: &mut Connection,
-    reused: bool,
-) -> Result<Answered, Failed> {
-    let method = request.method.as_str();
-    let mut response = ResponseHead::default();
-    let count = Count::default();
-    poll_fn(|cx| hop.writer.poll_flush(cx)).await.map_err(|error| lost(&error, reused))?;
-    loop {
-        wanted(respond, read_response(&mut hop.reader, &mut response, reused)).await?;
-        if response.status() >= 200 || response.status() == 101 {
-            break;
+    count.head_of(&mut answers);
+    let head = answers.head();
+    let accepted = match &upgrade {
+        Some(_) => head.upgrades(wire),
+        None => request.method() == "CONNECT" && (200..300).contains(&head.status()),
+    };
+    if !accepted {
+        // Nothing that follows can be told from the tunnel's first bytes: the client's connection ends with this.
+        let (length, bodiless) = answers.body()?;
+        let (down, _) = responder.respond(answers.head(), length, bodiless, true)?;
+        if let Some(mut down) = down {
+            let carried = pump(&mut answers.source(), &mut down, &count.response).await;
+            carried.map_err(|error| {
+                down.abort(h2::Reason::INTERNAL_ERROR);
+                incomplete(&error)
+            })?;
         }
+        return Ok(count.answered(false, false));
     }
-    let status = response.status();
-    let switching = status == 101 && request.upgrade.is_some();
-    let tunnels = switching || request.method == Method::CONNECT && (200..300).contains(&status);
-    let length = response.body(method).map_err(|refusal| Failed::receiving(&refusal.into()))?;
-    let send = respond
-        .send_response(head::to_stream_response(&response, method, switching), !tunnels && !has_body(length))
-        .map_err(|error| Failed::stream(&error).answered())?;
-    let Connection { reader, writer } = hop;
-    if tunnels {
-        let up = (incoming.map_or(Source::Ended, Source::stream), Sink::Raw { writer });
-        let down = (Source::Raw { reader }, Sink::stream(send));
-        tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
-    } else if has_body(length) {
-        let (mut source, mut sink) = (Source::framed(reader, length), Sink::stream(send));
-        let carried = pump(&mut source, &mut sink, &count.response).await;
-        carried.map_err(|error| incomplete(&error, &mut sink))?;
+    if upgrade.is_some() {
+        count.status.set(101);
     }
-    Ok(count.answered(status, true, false))
-}
-
-/// A peer's stream that carries a TCP connection, over a connection to the application.
-pub async fn stream_to_tcp(
-    (request, mut respond): Incoming,
-    hop: &mut Connection,
-) -> Result<Answered, Failed> {
-    let count = Count::default();
-    let send = respond
-        .send_response(http::Response::new(()), false)
-        .map_err(|error| Failed::stream(&error).answered())?;
-    let up = (Source::stream(request.into_body()), Sink::Raw { writer: &mut hop.writer });
-    let down = (Source::Raw { reader: &mut hop.reader }, Sink::stream(send));
+    let down = responder.open_tunnel(answers.head(), upgrade.as_deref())?;
+    let up = (source.into_raw(), sink.into_raw());
+    let down = (answers.source().into_raw(), down);
     tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
-    Ok(count.answered(0, true, false))
+    Ok(count.answered(false, false))
 }
 
-enum StreamHead {
-    Interim(http::response::Parts),
-    Final(http::response::Parts, RecvStream),
-}
-
-fn poll_stream_head(
-    response: &mut h2::client::ResponseFuture,
-    cx: &mut Context<'_>,
-) -> Poll<Result<StreamHead, Failed>> {
-    if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-        return Poll::Ready(Ok(StreamHead::Interim(interim.into_parts().0)));
-    }
-    let response = ready!(std::pin::Pin::new(response).poll(cx)).map_err(|error| Failed::stream(&error))?;
-    let (parts, body) = response.into_parts();
-    Poll::Ready(Ok(StreamHead::Final(parts, body)))
-}
-
-/// Waits for a response as long as the peer's client does.
-async fn wanted(
-    respond: &mut SendResponse<Bytes>,
-    reading: impl Future<Output = Result<(), Failed>>,
-) -> Result<(), Failed> {
-    let mut reading = pin!(reading);
-    poll_fn(|cx| match reading.as_mut().poll(cx) {
-        Poll::Pending => respond.poll_reset(cx).map(|_| Err(Failed::client_gone())),
-        read => read,
+/// The next response's head, as long as the client waits for it.
+async fn wanted(answers: &mut Answers<'_>, responder: &mut Responder<'_>) -> Result<u16, Failed> {
+    poll_fn(|cx| match answers.poll_next(cx) {
+        Poll::Pending => responder.poll_gone(cx).map(Err),
+        next => next,
     })
     .await
 }
 
-/// Reads a response head from a plain connection.
-async fn read_response(reader: &mut Reader, head: &mut ResponseHead, reused: bool) -> Result<(), Failed> {
-    let limits = Limits::default();
-    loop {
-        if !reader.buffer.is_empty() {
-            match proxy_h1::parse_response(&mut reader.buffer, head, &limits) {
-                Ok(Parse::Complete) => return Ok(()),
-                Ok(Parse::Partial) => {}
-                Err(refusal) if refusal.status() == 431 => {
-                    return Err(Failed::new(Reason::HttpResponseHeaderSectionSize, refusal.detail()));
-                }
-                Err(refusal) => return Err(Failed::receiving(&refusal.into())),
-            }
-        }
-        let begun = !reader.buffer.is_empty();
-        match poll_fn(|cx| reader.poll_fill(cx)).await {
-            Ok(0) if begun => {
-                return Err(Failed::new(
-                    Reason::HttpResponseIncomplete,
-                    "the connection ended in the response head",
-                ));
-            }
-            Ok(0) => return Err(lost(&std::io::ErrorKind::UnexpectedEof.into(), reused)),
-            Ok(_) => {}
-            Err(error) if begun => return Err(Failed::receiving(&error.into())),
-            Err(error) => return Err(lost(&error, reused)),
-        }
-    }
-}
-
-/// A connection that broke before a byte of the response came.
-fn lost(error: &std::io::Error, reused: bool) -> Failed {
-    let replay = if reused { Replay::IfIdempotent } else { Replay::Never };
-    let detail = match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => "closed before a response came".to_owned(),
-        _ => error.to_string(),
-    };
-    Failed { replay, ..Failed::new(Reason::ConnectionTerminated, detail) }
-}
-
-/// After its request, watches the client: what it sends next stays for the next request, and if it is gone, nobody waits for
-/// an answer any more.
-async fn watch(reader: &mut Reader) -> Result<(), BodyError> {
-    let gone = |error: std::io::Error| BodyError::Source(error.into());
-    if reader.buffered().is_empty() {
-        poll_fn(|cx| reader.poll_readable(cx)).await.map_err(gone)?;
-        poll_fn(|cx| reader.poll_fill(cx)).await.map_err(gone)?;
-    }
-    Ok(())
-}
-
-/// Runs both directions until the response has ended; what the upload does once the request has gone may be cut off.
+/// Runs both directions until the response has ended; what the upload does once the request has gone may be cut off. With
+/// `whole`, the rest of the request goes on until it ends, or one of both sides gives it up.
 ///
 /// A client that breaks off ends both. A next hop that takes no more of the request may still answer: that is waited for.
 async fn both<T>(
     upload: impl Future<Output = Result<(), BodyError>>,
     download: impl Future<Output = Result<T, Failed>>,
+    whole: bool,
 ) -> Result<T, Failed> {
     let (mut upload, mut download) = (pin!(upload), pin!(download));
     let mut uploading = true;
+    let mut answer = None;
     poll_fn(|cx| {
         if uploading && let Poll::Ready(ended) = upload.as_mut().poll(cx) {
-            if let Err(BodyError::Source(failure)) = ended {
+            if let (Err(BodyError::Source(failure)), None) = (ended, &answer) {
                 return Poll::Ready(Err(broken_off(&failure)));
             }
             uploading = false;
         }
-        download.as_mut().poll(cx)
+        if answer.is_none()
+            && let Poll::Ready(ended) = download.as_mut().poll(cx)
+        {
+            answer = Some(ended?);
+        }
+        match answer.take() {
+            Some(ended) if !uploading || !whole => Poll::Ready(Ok(ended)),
+            ended => {
+                answer = ended;
+                Poll::Pending
+            }
+        }
     })
     .await
 }
@@ -467,48 +274,46 @@ async fn both<T>(
 fn broken_off(failure: &Failure) -> Failed {
     match failure {
         Failure::Framing(refusal) => Failed::new(Reason::HttpRequestError, refusal.detail()),
-        _ => Failed::client_gone(),
+        _ => Failed::client_gone().reset(failure.reset()),
     }
 }
 
-/// A response that did not arrive whole: the receiver is shown so.
-fn incomplete(error: &BodyError, sink: &mut Sink<'_>) -> Failed {
-    sink.abort(h2::Reason::INTERNAL_ERROR);
+/// A response that did not arrive whole.
+fn incomplete(error: &BodyError) -> Failed {
     match error {
         BodyError::Source(failure) => Failed::receiving(failure).answered(),
-        BodyError::Sink(_) => Failed::client_gone(),
+        BodyError::Sink(failure) => Failed::client_gone().reset(failure.reset()),
     }
-}
-
-/// A body that was begun cannot be sent again: nobody kept it.
-fn replayable(failed: Failed, body: BodyLength, count: &Count<'_>) -> Failed {
-    let replay = if has_body(body) || count.request.bytes() > 0 { Replay::Never } else { failed.replay };
-    Failed { replay, answered: failed.answered || count.begun.get(), ..failed }
-}
-
-fn has_body(length: BodyLength) -> bool {
-    !matches!(length, BodyLength::None | BodyLength::Fixed(0))
-}
-
-/// Can the connection that brought the response be used again? Not after a request of HTTP/1.0: it says nothing of keep-alive
-/// any more, and its server may close without a word (RFC 9112 §9.3).
-fn stays(response: &ResponseHead, length: BodyLength, request: Version) -> bool {
-    response.keep_alive(length) && request == Version::Http11
-}
-
-/// Will bytes that are no message follow, if the other side agrees?
-pub fn opens_tunnel(head: &RequestHead, body: BodyLength) -> bool {
-    head::upgrade(head, body).is_some() || head.method() == "CONNECT"
 }
 
 impl<'a> Count<'a> {
-    fn of(lease: &'a Lease) -> Self {
-        Self { request: Meter::of(lease), response: Meter::of(lease), ..Self::default() }
+    fn of(lease: Option<&'a Lease>) -> Self {
+        Self {
+            request: Meter::of(lease),
+            response: Meter::of(lease),
+            sent: Cell::new(false),
+            begun: Cell::new(false),
+            status: Cell::new(0),
+            grpc_status: RefCell::default(),
+        }
     }
 
-    fn answered(&self, status: u16, client_reusable: bool, hop_reusable: bool) -> Answered {
+    /// Notes what the final head says of the outcome: of gRPC's trailers-only responses, all.
+    fn head_of(&self, answers: &mut Answers<'_>) {
+        let stream = matches!(answers, Answers::Stream(_));
+        let head = answers.head();
+        self.status.set(head.status());
+        if stream && let Some(status) = head.field(&grpc::STATUS) {
+            self.grpc_status.replace(HeaderValue::from_bytes(status).ok());
+        }
+    }
+
+    fn answered(&self, client_reusable: bool, hop_reusable: bool) -> Answered {
+        let grpc_status = self.grpc_status.borrow();
+        let grpc_status = grpc_status.as_ref().and_then(|status| status.to_str().ok()?.parse().ok());
         Answered {
-            status,
+            status: self.status.get(),
+            grpc_status,
             request_bytes: self.request.bytes(),
             response_bytes: self.response.bytes(),
             client_reusable,

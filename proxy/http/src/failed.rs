@@ -14,6 +14,10 @@ pub struct Failed {
     pub replay: Replay,
     /// The client has been given a status or bytes: too late to answer anything else.
     pub answered: bool,
+    /// The code that the other side reset its stream with: what an HTTP/2 client is to see, too.
+    pub reset: Option<h2::Reason>,
+    /// The peer proxy met it, not we.
+    pub by_peer: bool,
 }
 
 /// May the request be sent again, on another endpoint if there is one? Only when nothing of it can have been executed.
@@ -28,7 +32,8 @@ pub enum Replay {
 
 impl Failed {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), replay: Replay::Never, answered: false }
+        let (replay, answered) = (Replay::Never, false);
+        Self { reason, detail: detail.into(), replay, answered, reset: None, by_peer: false }
     }
 
     pub fn untouched(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -38,6 +43,11 @@ impl Failed {
     /// The client is not there to be answered.
     pub fn client_gone() -> Self {
         Self::new(Reason::ConnectionTerminated, "the client went away").answered()
+    }
+
+    /// With the code of a reset stream.
+    pub fn reset(self, reset: Option<h2::Reason>) -> Self {
+        Self { reset, ..self }
     }
 
     /// After the client has been given a part of an answer.
@@ -75,16 +85,18 @@ impl Failed {
 
     /// A stream that the peer, or its connection, ended.
     pub fn stream(error: &h2::Error) -> Self {
+        let reset = error.reason().filter(|_| error.is_reset() && error.is_remote());
         let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM)
             || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR));
         if refused {
-            return Self::untouched(Reason::ConnectionTerminated, "the peer refused the stream");
+            return Self::untouched(Reason::ConnectionTerminated, "the peer refused the stream").reset(reset);
         }
         match error.reason() {
             Some(h2::Reason::CONNECT_ERROR) => {
                 Self::new(Reason::ConnectionTerminated, "the application closed the connection")
             }
-            _ => Self::new(Reason::ConnectionTerminated, error.to_string()),
+            _ if error.is_library() => Self::new(Reason::HttpProtocolError, error.to_string()),
+            _ => Self::new(Reason::ConnectionTerminated, error.to_string()).reset(reset),
         }
     }
 }

@@ -35,6 +35,8 @@ struct Inside<S> {
     written: usize,
     /// The socket may hold bytes back until it is flushed.
     unflushed: bool,
+    /// Bytes came since the last look.
+    heard: bool,
     /// The peer's alert, which HTTP/2 does not tell its streams of.
     alert: Option<Failed>,
 }
@@ -46,6 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
             gathered: Vec::new(),
             written: 0,
             unflushed: false,
+            heard: false,
             alert: None,
         })))
     }
@@ -57,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
         if let (true, Poll::Ready(Err(_))) = (pending, drained) {
             cx.waker().wake_by_ref();
         }
+    }
+
+    /// Did bytes come since the last look?
+    pub fn take_heard(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().heard)
     }
 
     /// What the peer's TLS alert said, if that is how the connection ended.
@@ -101,7 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut inside = self.0.borrow_mut();
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut inside.socket).poll_read(cx, buffer);
+        inside.heard |= buffer.filled().len() > before;
         if let Poll::Ready(Err(error)) = &polled
             && let Some(alert) = proxy_tls::tls_error(error)
         {

@@ -1,9 +1,10 @@
 //! HTTP on the wire: connections and pools, bodies with back-pressure, tunnels, `weft/1` between proxies.
 //!
 //! ```text
-//! client ─ Connection ┐                        ┌ Peer ─ weft/1 stream ── Accepted ┐
-//!                     ├ exchange (head, bodies) ┤                                  ├ exchange ─ Plain ─ application
-//! peer ── Accepted ───┘                        └ Plain (no proxy there)            ┘
+//! HTTP/1 client ─ Connection ┐                   ┌ Streams ─ weft/1 ── Accepted ┐
+//! HTTP/2 client ─ Served ────┼ Client ─ exchange ┼ Streams ─ HTTP/2 program     ├ Client ─ exchange ─ …
+//!                            │                   └ Plain ─── HTTP/1 program     │
+//! peer proxy ──── Accepted ──┘                                                  ┘
 //! ```
 //!
 //! `exchange` carries one request and its response, `tunnel` one TCP connection; both are two `body::pump`s. Here is no
@@ -11,16 +12,27 @@
 
 pub mod accept;
 pub mod body;
+mod case;
+pub mod client;
 pub mod connection;
+mod dial;
 pub mod exchange;
 pub mod failed;
 mod gather;
+pub mod grpc;
 pub mod head;
-pub mod peer;
+pub mod inflow;
+mod kept;
+pub mod next_hop;
 pub mod plain;
+mod pulse;
 mod read_ahead;
+pub mod served;
+pub mod streams;
 pub mod tcp;
 pub mod tunnel;
+mod websocket;
+mod windows;
 
 use failed::Failed;
 use policy::Reason;

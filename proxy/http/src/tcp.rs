@@ -5,16 +5,14 @@ use crate::{
     connection::Connection,
     exchange::Answered,
     failed::Failed,
-    peer::{Lease, Peer, PeerStream},
+    inflow::Inflow,
+    served::Incoming,
+    streams::Lease,
     tunnel::tunnel,
 };
 use bytes::Bytes;
-use h2::{SendStream, client::ResponseFuture};
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use h2::SendStream;
+use std::task::{Context, Poll};
 
 /// A connection to the next hop, as a stream to its proxy or by itself.
 pub enum Upstream {
@@ -24,31 +22,23 @@ pub enum Upstream {
 
 /// A CONNECT stream. Nobody waits for its answer before sending: a short connection costs one round trip.
 pub struct Opened {
-    incoming: Incoming,
+    inflow: Inflow,
     send: SendStream<Bytes>,
     lease: Lease,
 }
 
-enum Incoming {
-    Response(ResponseFuture),
-    Body(h2::RecvStream),
-    /// The server has spoken: its first bytes, or its end.
-    Spoken(Option<Bytes>, h2::RecvStream),
-    Broken(h2::Error),
-}
-
 impl Upstream {
     /// Opens a stream that carries a TCP connection.
-    pub fn open(peer: &Peer, lease: Lease) -> Result<Self, Failed> {
-        let PeerStream { response, send, lease } = peer.open(lease, peer.tcp_request(), false)?;
-        Ok(Self::Stream(Box::new(Opened { incoming: Incoming::Response(response), send, lease })))
+    pub fn open(lease: Lease) -> Result<Self, Failed> {
+        let (response, send) = lease.open(lease.tcp_request(), false)?;
+        Ok(Self::Stream(Box::new(Opened { inflow: Inflow::opening(response), send, lease })))
     }
 
     /// Ready when the server has said something (true), or has ended or broken the connection without a word.
     pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         match self {
             Self::Plain(connection) => connection.poll_spoken(cx),
-            Self::Stream(opened) => opened.poll_spoken(cx),
+            Self::Stream(opened) => opened.inflow.poll_spoken(cx),
         }
     }
 
@@ -62,26 +52,20 @@ impl Upstream {
     /// Carries the client's connection to both ends.
     pub async fn carry(self, client: &mut Connection) -> Result<Answered, Failed> {
         let Connection { reader, writer } = client;
-        let (from_client, to_client) = (Source::Raw { reader }, Sink::Raw { writer });
+        let (from_client, to_client) = (Source::raw(reader), Sink::Raw { writer });
         match self {
             Self::Plain(mut connection) => {
                 let Connection { reader, writer } = &mut connection;
-                let (up, down) = (Sink::Raw { writer }, Source::Raw { reader });
+                let (up, down) = (Sink::Raw { writer }, Source::raw(reader));
                 let (sent, received) = (Meter::default(), Meter::default());
                 tunnel((from_client, up), (down, to_client), &sent, &received).await?;
                 Ok(carried(&sent, &received))
             }
             Self::Stream(opened) => {
-                let Opened { incoming, send, lease } = *opened;
-                let down = match incoming {
-                    Incoming::Response(response) => Source::Opening(response),
-                    Incoming::Body(body) => Source::stream(body),
-                    Incoming::Spoken(None, _) => Source::Ended,
-                    Incoming::Spoken(Some(bytes), body) => Source::early(bytes, body),
-                    Incoming::Broken(error) => return Err(lease.explain(Failed::stream(&error))),
-                };
-                let (sent, received) = (Meter::of(&lease), Meter::of(&lease));
-                tunnel((from_client, Sink::stream(send)), (down, to_client), &sent, &received)
+                let Opened { mut inflow, send, lease } = *opened;
+                let (sent, received) = (Meter::of(Some(&lease)), Meter::of(Some(&lease)));
+                let down = (Source::stream(&mut inflow), to_client);
+                tunnel((from_client, Sink::stream(send)), down, &sent, &received)
                     .await
                     .map_err(|failed| lease.explain(failed))?;
                 Ok(carried(&sent, &received))
@@ -90,36 +74,20 @@ impl Upstream {
     }
 }
 
-fn carried(sent: &Meter<'_>, received: &Meter<'_>) -> Answered {
-    Answered { request_bytes: sent.bytes(), response_bytes: received.bytes(), ..Answered::default() }
+/// A peer's stream that carries a TCP connection, over a connection to the application.
+pub async fn stream_to_tcp(incoming: Incoming, hop: &mut Connection) -> Result<Answered, Failed> {
+    let Incoming { request, mut respond, open: _open } = incoming;
+    let (sent, received) = (Meter::default(), Meter::default());
+    let send = respond
+        .send_response(http::Response::new(()), false)
+        .map_err(|error| Failed::stream(&error).answered())?;
+    let mut inflow = request.into_body();
+    let up = (Source::stream(&mut inflow), Sink::Raw { writer: &mut hop.writer });
+    let down = (Source::raw(&mut hop.reader), Sink::stream(send));
+    tunnel(up, down, &sent, &received).await.map_err(Failed::answered)?;
+    Ok(carried(&sent, &received))
 }
 
-impl Opened {
-    fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        loop {
-            match &mut self.incoming {
-                Incoming::Response(response) => match Pin::new(response).poll(cx) {
-                    Poll::Ready(Ok(response)) => self.incoming = Incoming::Body(response.into_body()),
-                    Poll::Ready(Err(error)) => self.incoming = Incoming::Broken(error),
-                    Poll::Pending => return Poll::Pending,
-                },
-                Incoming::Body(body) => match body.poll_data(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(Err(error))) => self.incoming = Incoming::Broken(error),
-                    Poll::Ready(data) => {
-                        let data = data.and_then(Result::ok);
-                        let Incoming::Body(body) = std::mem::replace(
-                            &mut self.incoming,
-                            Incoming::Broken(h2::Reason::CANCEL.into()),
-                        ) else {
-                            unreachable!("it was matched above")
-                        };
-                        self.incoming = Incoming::Spoken(data, body);
-                    }
-                },
-                Incoming::Spoken(first, _) => return Poll::Ready(first.is_some()),
-                Incoming::Broken(_) => return Poll::Ready(false),
-            }
-        }
-    }
+fn carried(sent: &Meter<'_>, received: &Meter<'_>) -> Answered {
+    Answered { request_bytes: sent.bytes(), response_bytes: received.bytes(), ..Answered::default() }
 }

@@ -21,15 +21,16 @@ pub async fn tunnel(
     received: &Meter<'_>,
 ) -> Result<(), Failed> {
     let ended = {
-        let upload = pump(&mut up.0, &mut up.1, sent);
-        let download = pump(&mut down.0, &mut down.1, received);
+        let upload = async { pump(&mut up.0, &mut up.1, sent).await.map(|_| ()) };
+        let download = async { pump(&mut down.0, &mut down.1, received).await.map(|_| ()) };
         either_way(upload, download, || sent.bytes() + received.bytes()).await
     };
-    if ended.is_err() {
+    if let Err(failed) = &ended {
         // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.
         tokio::task::yield_now().await;
-        up.1.abort(h2::Reason::CANCEL);
-        down.1.abort(h2::Reason::CANCEL);
+        let code = failed.reset.unwrap_or(h2::Reason::CANCEL);
+        up.1.abort(code);
+        down.1.abort(code);
     }
     ended
 }
@@ -81,5 +82,6 @@ async fn last(
 }
 
 fn broken(error: &BodyError) -> Failed {
-    Failed::new(Reason::ConnectionTerminated, error.to_string())
+    let (BodyError::Source(failure) | BodyError::Sink(failure)) = error;
+    Failed::new(Reason::ConnectionTerminated, error.to_string()).reset(failure.reset())
 }

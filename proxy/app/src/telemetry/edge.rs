@@ -73,6 +73,27 @@ pub const BUCKETS: [Duration; 19] = [
 /// Classes of answers: by the status' first digit, and the requests that got none.
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// gRPC's status codes, by number.
+pub(super) const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// A status outside 100..=599 is to be treated as a 5xx (RFC 9110 §15); 0 says that there was no answer.
 fn class(status: u16) -> usize {
     match status {
@@ -141,6 +162,11 @@ impl Edge {
         self.scope.finished(elapsed);
     }
 
+    /// The outcome of a gRPC call, as its server told it.
+    pub fn grpc_finished(&self, status: u16) {
+        self.scope.grpc(status);
+    }
+
     /// A request that was started here goes elsewhere: it is none of this edge's any more.
     pub fn request_moved(&self) {
         self.owner.check();
@@ -184,6 +210,7 @@ pub(super) struct Scope {
     durations: [Counter; BUCKETS.len() + 1],
     nanoseconds: Counter,
     reasons: [Counter; Reason::ALL.len()],
+    grpc: [Counter; GRPC_CODES.len()],
     owner: Owner,
 }
 
@@ -192,6 +219,12 @@ impl Scope {
         self.owner.check();
         self.durations[BUCKETS.partition_point(|bound| *bound < elapsed)].add(1);
         self.nanoseconds.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn grpc(&self, status: u16) {
+        self.owner.check();
+        // A code that is not registered counts as UNKNOWN, as clients take it.
+        self.grpc[if usize::from(status) < GRPC_CODES.len() { usize::from(status) } else { 2 }].add(1);
     }
 
     pub(super) fn failed(&self, reason: Reason) {
@@ -239,6 +272,7 @@ pub(super) struct ScopeTotals {
     pub durations: [u64; BUCKETS.len() + 1],
     pub seconds: f64,
     pub reasons: [u64; Reason::ALL.len()],
+    pub grpc: [u64; GRPC_CODES.len()],
 }
 
 impl ScopeTotals {
@@ -248,6 +282,9 @@ impl ScopeTotals {
         }
         self.seconds += Duration::from_nanos(shard.nanoseconds.read()).as_secs_f64();
         for (total, counter) in self.reasons.iter_mut().zip(&shard.reasons) {
+            *total += counter.read();
+        }
+        for (total, counter) in self.grpc.iter_mut().zip(&shard.grpc) {
             *total += counter.read();
         }
     }

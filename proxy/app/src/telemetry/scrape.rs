@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, OTHER};
+use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER};
 use super::table::Totals;
 use super::{Direction, Event, Gauges, process};
 
@@ -102,6 +102,22 @@ impl Snapshot {
                     &buckets,
                     None,
                 )?;
+            }
+        }
+        self.grpc(encoder)
+    }
+
+    fn grpc(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls of gRPC by the status that their server told; OK and UNAVAILABLE appear together.";
+        let mut family =
+            encoder.encode_descriptor("weft_grpc_responses", help, None, MetricType::Counter)?;
+        for (key, totals) in &self.totals.scopes {
+            let any = totals.grpc.iter().any(|count| *count > 0);
+            for (code, count) in GRPC_CODES.iter().zip(totals.grpc) {
+                if count > 0 || (any && matches!(*code, "OK" | "UNAVAILABLE")) {
+                    let [direction, service] = scope(key);
+                    counter(&mut family, &[direction, service, ("grpc_status", code)], count)?;
+                }
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use proxy_app::{
     worker::{Parts, Worker},
 };
 use proxy_balance::Rng;
-use proxy_http::peer::Dialer;
+use proxy_http::streams::Dialer;
 use proxy_transport::{
     Network, Stream,
     memory::{Memory, MemoryNetwork, pair},

@@ -1,0 +1,47 @@
+//! The streams of an HTTP/2 connection, side by side.
+
+use crate::worker::Worker;
+use proxy_http::served::{Incoming, Served};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Serves a connection to its end, each of its streams by `each`. When the proxy drains, no new ones are taken.
+pub async fn serve<S, F>(
+    worker: &Rc<Worker>,
+    mut served: Served<S>,
+    each: impl Fn(Incoming) -> F,
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = ()> + 'static,
+{
+    let mut drained = pin!(worker.drained());
+    let mut draining = false;
+    loop {
+        let next = poll_fn(|cx| {
+            if !draining && drained.as_mut().poll(cx).is_ready() {
+                draining = true;
+                served.drain();
+            }
+            served.poll_next(cx)
+        });
+        let mut incoming = match next.await {
+            Some(incoming) => incoming?,
+            None => return Ok(()),
+        };
+        let Some(counted) = worker.count(policy::limits::CONNECTIONS) else {
+            // Not one byte of it has been used: it may be sent to somebody else (RFC 9113 §8.7).
+            incoming.respond.send_reset(h2::Reason::REFUSED_STREAM);
+            continue;
+        };
+        let stream = each(incoming);
+        tokio::task::spawn_local(async move {
+            stream.await;
+            drop(counted);
+        });
+    }
+}

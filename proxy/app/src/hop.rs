@@ -49,9 +49,7 @@ impl Hop {
     pub fn new(endpoint: Endpoint, dialer: &Rc<Dialer>, own: bool, edge: Arc<Edge>) -> Self {
         let (network, address) = (dialer.network.clone(), endpoint.address);
         let way = match &endpoint.identity {
-            Some(identity) if !own => {
-                Way::Peer(Streams::peer(dialer.clone(), address, identity.clone()))
-            }
+            Some(identity) if !own => Way::Peer(Streams::peer(dialer.clone(), address, identity.clone())),
             _ if own => Way::Program(Program::new(Plain::local(network, address))),
             _ => Way::Program(Program::new(Plain::new(network, address))),
         };

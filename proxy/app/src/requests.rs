@@ -302,10 +302,13 @@ async fn within<T>(client: &Client, wait: impl Future<Output = Result<T, Failed>
 }
 
 impl Routed {
-    /// The client does so, or the owner of the port says that it does.
+    /// The client does so, or the owner of the port says that it does. A WebSocket may meet a server that is of HTTP/1.1 alone.
     fn speaks_http2(&self, client: &Client) -> bool {
-        client.version() == http::Version::HTTP_2
-            || matches!(self.protocol, Protocol::Http2 | Protocol::Grpc)
+        match self.protocol {
+            Protocol::Http2 | Protocol::Grpc => true,
+            Protocol::Http1 if client.is_websocket() => false,
+            _ => client.version() == http::Version::HTTP_2,
+        }
     }
 }
 

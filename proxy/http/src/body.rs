@@ -165,9 +165,7 @@ impl<'a> Source<'a> {
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
         match &mut self.from {
             From::Framed { decoder, .. } if decoder.trailers().is_empty() => Poll::Ready(Ok(Trailers::None)),
-            From::Framed { decoder, .. } => {
-                Poll::Ready(Ok(Trailers::Fields(decoder.trailers().clone())))
-            }
+            From::Framed { decoder, .. } => Poll::Ready(Ok(Trailers::Fields(decoder.trailers().clone()))),
             From::Raw(_) => Poll::Ready(Ok(Trailers::None)),
             From::Stream(inflow) => {
                 let trailers = match self.kept.and_then(Kept::trailers) {

@@ -74,7 +74,8 @@ impl Client {
 
     pub fn http2(request: StreamRequest, body: Inflow, respond: SendResponse<Bytes>, open: Open) -> Self {
         let has_body = !body.is_end();
-        let timeout = request.parts.headers.get(grpc::TIMEOUT).and_then(|value| grpc::timeout(value.as_bytes()));
+        let timeout =
+            request.parts.headers.get(grpc::TIMEOUT).and_then(|value| grpc::timeout(value.as_bytes()));
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let kept = Kept::default();
         let client = Http2 { request, body, has_body, kept, deadline, respond, _open: open };

@@ -203,7 +203,12 @@ impl StreamRequest {
         let headers = &self.parts.headers;
         let version = if self.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
         let method = if self.upgrade.is_some() && key.is_some() { "GET" } else { self.method.as_str() };
-        let authority = self.parts.uri.authority().map(Authority::as_str).filter(|_| self.version == http::Version::HTTP_2);
+        let authority = self
+            .parts
+            .uri
+            .authority()
+            .map(Authority::as_str)
+            .filter(|_| self.version == http::Version::HTTP_2);
         let target = match authority {
             // RFC 9110 §9.3.6: a CONNECT's target is the authority.
             Some(authority) if method == "CONNECT" => authority.as_bytes(),
@@ -647,4 +652,3 @@ fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, case: &Case<'_>, skip: &
         case.write(out, name, value.as_bytes());
     }
 }
-

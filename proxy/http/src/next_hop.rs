@@ -137,18 +137,14 @@ impl Answers<'_> {
                 plain.decoder = Decoder::new(plain.length);
                 Ok((plain.length, !has_body(plain.length)))
             }
-            Self::Stream(stream) => {
-                Ok((BodyLength::None, stream.body.as_ref().is_none_or(Inflow::is_end)))
-            }
+            Self::Stream(stream) => Ok((BodyLength::None, stream.body.as_ref().is_none_or(Inflow::is_end))),
         }
     }
 
     pub(crate) fn source(&mut self) -> Source<'_> {
         match self {
             Self::Plain(plain) => Source::framed(plain.reader, &mut plain.decoder),
-            Self::Stream(stream) => {
-                Source::stream(stream.body.as_mut().expect("a final head has come"))
-            }
+            Self::Stream(stream) => Source::stream(stream.body.as_mut().expect("a final head has come")),
         }
     }
 
@@ -208,7 +204,8 @@ impl StreamAnswers<'_> {
             self.head = interim.into_parts().0;
             return Poll::Ready(Ok(self.head.status.as_u16()));
         }
-        let response = ready!(Pin::new(&mut self.response).poll(cx)).map_err(|error| Failed::stream(&error))?;
+        let response =
+            ready!(Pin::new(&mut self.response).poll(cx)).map_err(|error| Failed::stream(&error))?;
         let (head, body): (_, RecvStream) = response.into_parts();
         if self.lease.is_wire()
             && let Some(failed) = head::untouched(&head.headers)

@@ -63,7 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
         windows.adapt(self.open.get(), |window| connection.set_initial_window_size(window));
         let polled = connection.poll_accept(cx);
         self.socket.after_poll(cx, polled.is_pending());
-        polled.map(|next| next.map(|accepted| accepted.map(|(request, respond)| self.incoming(request, respond))))
+        polled.map(|next| {
+            next.map(|accepted| accepted.map(|(request, respond)| self.incoming(request, respond)))
+        })
     }
 
     fn incoming(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Incoming {

@@ -44,11 +44,11 @@ async fn either_way(
     let (mut sent, mut received) = (false, false);
     let mut poll_both = |cx: &mut Context<'_>| -> Result<bool, Failed> {
         if !sent && let Poll::Ready(ended) = upload.as_mut().poll(cx) {
-            ended.map_err(|error| broken(&error))?;
+            quietly(ended).map_err(|error| broken(&error))?;
             sent = true;
         }
         if !received && let Poll::Ready(ended) = download.as_mut().poll(cx) {
-            ended.map_err(|error| broken(&error))?;
+            quietly(ended).map_err(|error| broken(&error))?;
             received = true;
         }
         Ok(sent || received)
@@ -74,10 +74,18 @@ async fn last(
     loop {
         let before = moved();
         match timeout(HALF_CLOSED_IDLE, direction.as_mut()).await {
-            Ok(ended) => return ended.map_err(|error| broken(&error)),
+            Ok(ended) => return quietly(ended).map_err(|error| broken(&error)),
             Err(_) if moved() > before => {}
             Err(_) => return Err(Failed::new(Reason::ConnectionTerminated, "half-closed and silent")),
         }
+    }
+}
+
+/// A side that wants no more, but has not failed, lets the other direction go on (RFC 9113 §8.1).
+fn quietly(ended: Result<(), BodyError>) -> Result<(), BodyError> {
+    match ended {
+        Err(BodyError::Sink(failure)) if failure.reset() == Some(h2::Reason::NO_ERROR) => Ok(()),
+        ended => ended,
     }
 }
 

@@ -109,8 +109,7 @@ impl Snapshot {
 
     fn grpc(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Calls of gRPC by the status that their server told; OK and UNAVAILABLE appear together.";
-        let mut family =
-            encoder.encode_descriptor("weft_grpc_responses", help, None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor("weft_grpc_responses", help, None, MetricType::Counter)?;
         for (key, totals) in &self.totals.scopes {
             let any = totals.grpc.iter().any(|count| *count > 0);
             for (code, count) in GRPC_CODES.iter().zip(totals.grpc) {

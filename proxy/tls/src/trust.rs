@@ -1,6 +1,6 @@
 //! Whom we believe: the roots of one trust domain, and the check of a chain against them.
 
-use crate::{Error, Refusal, memory::Memory, provider::provider};
+use crate::{Error, Refusal, memory::Memory, provider::provider, validity::Validity};
 use policy::{SpiffeId, TrustDomain};
 use rustls::{
     CertificateError, RootCertStore,
@@ -91,17 +91,16 @@ impl Trust {
             return Ok(identity);
         }
         self.verify_path(role, leaf, intermediates, now).or_else(|error| {
-            let seconds = now.as_secs();
             let skewed = match error {
                 rustls::Error::InvalidCertificate(
-                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
-                ) => seconds.saturating_sub(CLOCK_SKEW.as_secs()),
-                rustls::Error::InvalidCertificate(
-                    CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-                ) => seconds.saturating_add(CLOCK_SKEW.as_secs()),
-                _ => return Err(error),
+                    CertificateError::Expired
+                    | CertificateError::ExpiredContext { .. }
+                    | CertificateError::NotValidYet
+                    | CertificateError::NotValidYetContext { .. },
+                ) => nearest(leaf, intermediates, now),
+                _ => None,
             };
-            let skewed = UnixTime::since_unix_epoch(Duration::from_secs(skewed));
+            let Some(skewed) = skewed else { return Err(error) };
             self.verify_path(role, leaf, intermediates, skewed).map_err(|_| error)
         })?;
         let identity = identity(leaf)?;
@@ -141,6 +140,21 @@ impl Trust {
             .rsplit_once('.')?;
         SpiffeId::new(&self.0.domain, namespace, service_account).ok()
     }
+}
+
+/// The time nearest to `now` at which the whole chain is valid, not further off than `CLOCK_SKEW`: no further than need
+/// be, since an issuer may be younger than the skew.
+fn nearest(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Option<UnixTime> {
+    let whole =
+        intermediates.iter().try_fold(Validity::of(leaf)?, |held, one| Some(held.and(Validity::of(one)?)))?;
+    let seconds = now.as_secs();
+    let nearest = seconds.max(whole.not_before).min(whole.not_after);
+    (whole.not_before <= nearest && nearest.abs_diff(seconds) <= CLOCK_SKEW.as_secs())
+        .then(|| UnixTime::since_unix_epoch(Duration::from_secs(nearest)))
 }
 
 /// The one URI in the leaf's alternative names (SPIFFE X509-SVID §2), which must be an identity of the mesh's form.

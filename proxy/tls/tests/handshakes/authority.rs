@@ -64,7 +64,13 @@ impl Authority {
 
     /// A root above this authority's issuer: its leaves then come with an intermediate.
     pub fn below(&self, name: &str) -> Self {
+        self.below_from(name, -3600)
+    }
+
+    /// The same, with an issuer that is valid from so many seconds from now.
+    pub fn below_from(&self, name: &str, from: i64) -> Self {
         let mut parameters = CertificateParams::default();
+        parameters.not_before = leaf(CART).valid(from, from).not_before.into();
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = KeyPair::generate().expect("a key");

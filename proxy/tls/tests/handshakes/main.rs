@@ -153,6 +153,63 @@ fn five_minutes_of_skew_are_borne_and_no_more() {
 }
 
 #[test]
+fn the_skew_ends_to_the_second_on_either_side() {
+    let authority = Authority::new("root");
+    let (good, order) = (proxy(&authority, CART), proxy(&authority, ORDER));
+    let seconds = |time: std::time::SystemTime| {
+        time.duration_since(std::time::UNIX_EPOCH).expect("after the epoch").as_secs()
+    };
+    let (from, to) = (seconds(order.certificate().not_before()), seconds(order.certificate().not_after()));
+    for (clock, borne) in [(from - 301, false), (from - 300, true), (to + 300, true), (to + 301, false)] {
+        // Resumed sessions are judged elsewhere.
+        let unknown = |credentials: &Credentials| {
+            let mut client = rustls::ClientConfig::clone(&credentials.client);
+            client.resumption = rustls::client::Resumption::disabled();
+            client
+        };
+        let mut client = unknown(&good);
+        client.time_provider = Arc::new(At(clock));
+        assert_eq!(
+            shake_as(&client.into(), &order.server, ORDER).is_ok(),
+            borne,
+            "a client's clock at {clock}"
+        );
+        let mut server = rustls::ServerConfig::clone(&good.server);
+        server.time_provider = Arc::new(At(clock));
+        assert_eq!(
+            shake_as(&unknown(&order).into(), &server.into(), CART).is_ok(),
+            borne,
+            "a server's clock at {clock}"
+        );
+    }
+}
+
+#[derive(Debug)]
+struct At(u64);
+
+impl rustls::time_provider::TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+    }
+}
+
+#[test]
+fn a_leaf_just_expired_is_borne_below_an_issuer_that_is_younger_than_the_skew() {
+    let root = Authority::new("root");
+    let good = proxy(&root, CART);
+    for (issuer_from, leaf_from, leaf_to, borne) in
+        [(-120, -110, -60, true), (-120, -300, -60, true), (60, 60, 3600, true), (-120, -1800, -360, false)]
+    {
+        let issuer = root.below_from("issuer", issuer_from);
+        let chain = issuer.chain(&leaf(ORDER).valid(leaf_from, leaf_to), &[issuer.root()]);
+        let order = credentials(&root.trust(), &chain);
+        let says = format!("an issuer from {issuer_from} s, a leaf from {leaf_from} s to {leaf_to} s");
+        assert_eq!(shake(&good, &order, ORDER).is_ok(), borne, "{says}");
+        assert_eq!(shake(&order, &good, CART).is_ok(), borne, "{says}");
+    }
+}
+
+#[test]
 fn a_client_without_certificate_is_refused() {
     let authority = Authority::new("root");
     let order = proxy(&authority, ORDER);

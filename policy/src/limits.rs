@@ -49,6 +49,12 @@ pub const WATCHES: usize = 1_024;
 pub const WATCH_IDLE: Duration = Duration::from_secs(300);
 /// Wait for control's first word about a destination before its traffic passes unmeshed.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(1);
+/// How long a run of control that takes everything away (no endpoint, nobody's address) is doubted by a proxy that had
+/// something from another run: it may have been restarted over an empty source.
+pub const EMPTIED_GRACE: Duration = Duration::from_secs(60);
+/// Changes of one answer that a proxy takes as they come; further ones at a pace of one each `CHANGE_INTERVAL`, the newest.
+pub const CHANGES_AT_ONCE: u32 = 64;
+pub const CHANGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait for the application to accept a connection from its own proxy. When its queue is full, the kernel drops the attempt
 /// and makes it again after 1 s and 3 s (RFC 6298 §2.1, §5.5); without a proxy its clients would wait for that, too.
 pub const LOCAL_CONNECT_WAIT: Duration = Duration::from_secs(5);

@@ -17,7 +17,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// How long certificates are valid, the clock skew before it not counted.
     pub certificate_lifetime: Duration,
-    /// Each stream says at least this often what it last said.
+    /// Each stream says at least this often what it last said: a proxy that lost an update, and the heartbeat after it,
+    /// still finds out within 65 s.
     pub heartbeat: Duration,
     /// Directories and state are looked at this often even when nothing says that they changed.
     pub rescan: Duration,
@@ -33,7 +34,7 @@ impl Config {
             admin_listen: any(8487),
             trust_domain,
             certificate_lifetime: Duration::from_secs(24 * 3600),
-            heartbeat: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(20),
             rescan: Duration::from_secs(30),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
         outbound_server::OutboundServer, report_server::ReportServer,
     },
     identity::{Identity, Roots},
-    issuer::{Authority, AuthorityError},
+    issuer::{Authority, AuthorityError, random},
     limits,
     metrics::Metrics,
     serving::{self, OwnCertificate},
@@ -37,6 +37,8 @@ pub struct Control {
     pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) own: Arc<OwnCertificate>,
+    /// Drawn by this run for itself: a proxy tells it from another that knows less. Not 0.
+    pub(crate) instance: u64,
     identity: SpiffeId,
     world: Mutex<World>,
     tokens: Mutex<Tokens>,
@@ -143,6 +145,7 @@ impl Control {
             authority: arc_swap::ArcSwap::new(Arc::clone(&authority)),
             roots: Mutex::new(Some(roots)),
             own: Arc::default(),
+            instance: instance(),
             identity,
             metrics,
             config,
@@ -213,6 +216,12 @@ impl Control {
         self.world().close();
         self.roots.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+fn instance() -> u64 {
+    let mut bytes = [0; 8];
+    random(&mut bytes);
+    u64::from_ne_bytes(bytes) | 1
 }
 
 fn routes(control: &Arc<Control>) -> tonic::transport::server::Router {

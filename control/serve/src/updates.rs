@@ -23,8 +23,8 @@ use tonic::Status;
 pub trait Content: prost::Message + Clone + 'static {
     type Update: Send + 'static;
 
-    /// Without content it is the heartbeat of that version.
-    fn update(version: u64, content: Option<Self>, checksum: u64) -> Self::Update;
+    /// Without content it is the heartbeat of that version; `instance` is this run of control.
+    fn update(instance: u64, version: u64, content: Option<Self>, checksum: u64) -> Self::Update;
 }
 
 /// The updates of one watch. It ends when control does; the proxy then asks anew.
@@ -35,7 +35,7 @@ pub struct Updates<P> {
     beat: Pin<Box<Sleep>>,
     heartbeat: Duration,
     // Dropped after `answers`: nobody may watch any more when the question is released.
-    _lease: Lease,
+    lease: Lease,
 }
 
 /// That somebody watches the answer to a question.
@@ -48,7 +48,11 @@ pub struct Lease {
 impl<P: Content> Updates<P> {
     pub fn new(answers: watch::Receiver<Arc<Answer<P>>>, lease: Lease, heartbeat: Duration) -> Self {
         let beat = Box::pin(sleep(heartbeat));
-        Self { answers: WatchStream::new(answers), last: None, beat, heartbeat, _lease: lease }
+        Self { answers: WatchStream::new(answers), last: None, beat, heartbeat, lease }
+    }
+
+    fn instance(&self) -> u64 {
+        self.lease.control.instance
     }
 
     fn rest(&mut self) {
@@ -66,7 +70,12 @@ impl<P: Content> Stream for Updates<P> {
                 self.last = Some((answer.version, answer.checksum));
                 self.rest();
                 let content = Some(answer.content.clone());
-                return Poll::Ready(Some(Ok(P::update(answer.version, content, answer.checksum))));
+                return Poll::Ready(Some(Ok(P::update(
+                    self.instance(),
+                    answer.version,
+                    content,
+                    answer.checksum,
+                ))));
             }
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {}
@@ -76,7 +85,7 @@ impl<P: Content> Stream for Updates<P> {
                 self.rest();
                 // The new sleep must know whom to wake.
                 context.waker().wake_by_ref();
-                Poll::Ready(Some(Ok(P::update(version, None, checksum))))
+                Poll::Ready(Some(Ok(P::update(self.instance(), version, None, checksum))))
             }
             _ => Poll::Pending,
         }
@@ -100,23 +109,23 @@ impl Drop for Lease {
 impl Content for v1::OutboundPolicy {
     type Update = v1::OutboundUpdate;
 
-    fn update(version: u64, policy: Option<Self>, checksum: u64) -> Self::Update {
-        v1::OutboundUpdate { version, policy, checksum }
+    fn update(instance: u64, version: u64, policy: Option<Self>, checksum: u64) -> Self::Update {
+        v1::OutboundUpdate { version, policy, checksum, instance }
     }
 }
 
 impl Content for v1::EndpointSet {
     type Update = v1::EndpointsUpdate;
 
-    fn update(version: u64, endpoints: Option<Self>, checksum: u64) -> Self::Update {
-        v1::EndpointsUpdate { version, endpoints, checksum }
+    fn update(instance: u64, version: u64, endpoints: Option<Self>, checksum: u64) -> Self::Update {
+        v1::EndpointsUpdate { version, endpoints, checksum, instance }
     }
 }
 
 impl Content for v1::InboundPolicy {
     type Update = v1::InboundUpdate;
 
-    fn update(version: u64, policy: Option<Self>, checksum: u64) -> Self::Update {
-        v1::InboundUpdate { version, policy, checksum }
+    fn update(instance: u64, version: u64, policy: Option<Self>, checksum: u64) -> Self::Update {
+        v1::InboundUpdate { version, policy, checksum, instance }
     }
 }

@@ -1,21 +1,33 @@
 //! What a proxy knows from control: destinations, endpoints, its own ports. Asked on demand, watched while used.
 //! The last known good answer survives any outage. Here is no connection (`control`) and no identity (`identity`).
 //!
+//! | file | what it has |
+//! |---|---|
+//! | `question` | what is asked, and how answers are read |
+//! | `follower` | the conversation with control about one question |
+//! | `intake` | when an answer takes effect |
+//! | `watched` | the answer in effect, as workers read it |
+//! | `registry` | all questions of a kind, bounded |
+//! | `script` | knowledge that is set by hand |
+//!
 //! Workers hold [`Watched`] values and never wait for control once a value is there; all that talks runs on the runtime
 //! that `Discovery::start` was called on.
 
+mod follower;
+mod intake;
 mod question;
 mod registry;
 mod script;
 mod watched;
 
 use crate::{
-    control::{Backoff, Connection, Control},
+    control::{Connection, Control},
     generated::report_client::ReportClient,
 };
+use follower::Follower;
 use policy::{Endpoint, Inbound, Outbound, Protocol, ServicePort, WorkloadName, limits::WATCHES};
 use proxy_wire::v1;
-use question::{Backend, Destination, Kind, Port, Question};
+use question::{Backend, Destination, Port, Question};
 use registry::Registry;
 use serde_json::{Value, json};
 use std::{
@@ -32,15 +44,13 @@ use tokio::{
     runtime::Handle,
     sync::mpsc,
     task::AbortHandle,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, interval, timeout},
 };
 use watched::Progress;
 
 pub use script::Script;
 pub use watched::Watched;
 
-/// Silence of a watch after which it is asked anew: control sends a heartbeat each minute.
-const SILENCE: Duration = Duration::from_secs(70);
 /// Wait for control to accept a question.
 const ASK_WAIT: Duration = Duration::from_secs(10);
 /// Between looks for watches that nobody uses.
@@ -73,6 +83,8 @@ enum Source {
 struct Counters {
     updates: AtomicU64,
     rejected: AtomicU64,
+    withheld: AtomicU64,
+    paced: AtomicU64,
     asked: AtomicU64,
     evicted: AtomicU64,
 }
@@ -82,10 +94,15 @@ struct Counters {
 pub struct Figures {
     /// Questions watched now.
     pub watches: usize,
-    /// Since the start: answers that changed something, answers that meant nothing, questions put (again ones
-    /// included), watches dropped for others (`limits::WATCHES`).
+    /// Of them, those that keep what was known although control says that there is nothing (`limits::EMPTIED_GRACE`).
+    pub doubted: usize,
+    /// Since the start: answers that changed something, that meant nothing, that were withheld by
+    /// `limits::EMPTIED_GRACE`, and by `limits::CHANGE_INTERVAL`.
     pub updates: u64,
     pub rejected: u64,
+    pub withheld: u64,
+    pub paced: u64,
+    /// Since the start: questions put (again ones included), watches dropped for others (`limits::WATCHES`).
     pub asked: u64,
     pub evicted: u64,
     /// The longest time since control confirmed a set of endpoints.
@@ -160,8 +177,11 @@ impl Discovery {
         let counters = &self.0.counters;
         Figures {
             watches: self.0.destinations.len() + self.0.backends.len() + self.0.ports.len(),
+            doubted: self.0.destinations.doubted() + self.0.backends.doubted() + self.0.ports.doubted(),
             updates: counters.updates.load(Relaxed),
             rejected: counters.rejected.load(Relaxed),
+            withheld: counters.withheld.load(Relaxed),
+            paced: counters.paced.load(Relaxed),
             asked: counters.asked.load(Relaxed),
             evicted: counters.evicted.load(Relaxed),
             endpoint_age: self.0.backends.oldest(),
@@ -212,13 +232,8 @@ impl Discovery {
     /// Begins to follow a question where there is somebody to ask.
     fn follow<Q: Question>(&self, question: Q, watched: Arc<Watched<Q::Answer>>) -> Option<AbortHandle> {
         let Source::Control { runtime, control, workload } = &self.0.source else { return None };
-        let follower = Follower {
-            question,
-            watched,
-            control: control.clone(),
-            workload: workload.clone(),
-            inner: Arc::clone(&self.0),
-        };
+        let follower =
+            Follower::new(question, watched, control.clone(), workload.clone(), Arc::clone(&self.0));
         Some(runtime.spawn(follower.run()).abort_handle())
     }
 
@@ -229,103 +244,6 @@ impl Discovery {
             self.0.destinations.retire();
             self.0.backends.retire();
             self.0.ports.retire();
-        }
-    }
-}
-
-/// Keeps one question asked.
-struct Follower<Q: Question> {
-    question: Q,
-    watched: Arc<Watched<Q::Answer>>,
-    control: Control,
-    workload: WorkloadName,
-    inner: Arc<Inner>,
-}
-
-/// Why a conversation about a question ended; the question is then put again.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    #[error("control refused the question: {0}")]
-    Refused(tonic::Status),
-    #[error("the stream broke: {0}")]
-    Broken(tonic::Status),
-    #[error("control ended the stream")]
-    Ended,
-    #[error("control was silent for too long")]
-    Silent,
-    #[error("an update was lost: control holds another version")]
-    Lost,
-}
-
-impl<Q: Question> Follower<Q> {
-    async fn run(self) {
-        let mut backoff = Backoff::default();
-        let mut failures = 0_u32;
-        loop {
-            let connection = self
-                .control
-                .up(|| {
-                    failures = 0;
-                    self.watched.unreachable();
-                })
-                .await;
-            // The first failure may be an old connection's; after a second one nobody shall wait for an answer.
-            if failures < 2 {
-                self.watched.ask();
-            } else {
-                self.watched.unreachable();
-            }
-            let since = Instant::now();
-            let end = self.converse(connection).await;
-            match end {
-                // Once in a row of failures: the first may be no more than control going down.
-                End::Refused(_) if failures == 1 => tracing::warn!("control: {}: {end}", self.question),
-                _ => tracing::debug!("control: {}: {end}; asking again", self.question),
-            }
-            if since.elapsed() >= Backoff::LONGEST {
-                (backoff, failures) = (Backoff::default(), 0);
-            } else {
-                failures += 1;
-            }
-            sleep(backoff.pause()).await;
-        }
-    }
-
-    /// Puts the question and takes answers until something ends it.
-    async fn converse(&self, connection: Connection) -> End {
-        self.inner.counters.asked.fetch_add(1, Relaxed);
-        let mut updates = match timeout(ASK_WAIT, self.question.ask(connection, &self.workload)).await {
-            Err(_) => return End::Silent,
-            Ok(Err(status)) => return End::Refused(status),
-            Ok(Ok(updates)) => updates,
-        };
-        let mut held = None;
-        loop {
-            let update = match timeout(SILENCE, updates.message()).await {
-                Err(_) => return End::Silent,
-                Ok(Err(status)) => return End::Broken(status),
-                Ok(Ok(None)) => return End::Ended,
-                Ok(Ok(Some(update))) => update,
-            };
-            let word = Q::read(&update);
-            match word.kind {
-                Kind::Content { answer, checksum } => {
-                    held = Some(checksum);
-                    if self.watched.store(answer) {
-                        self.inner.counters.updates.fetch_add(1, Relaxed);
-                        tracing::debug!("control: {}: version {}", self.question, word.version);
-                    }
-                }
-                Kind::Nonsense(malformed) => {
-                    self.inner.counters.rejected.fetch_add(1, Relaxed);
-                    tracing::warn!(
-                        "control: {}: the answer means nothing ({malformed}); what was known stays",
-                        self.question
-                    );
-                }
-                Kind::Heartbeat { checksum } if held == Some(checksum) => self.watched.confirm(),
-                Kind::Heartbeat { .. } => return End::Lost,
-            }
         }
     }
 }

@@ -32,6 +32,8 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 const SHORTEST_HOLD: Duration = Duration::from_secs(1);
 /// Age at which the stream of roots is opened anew, should an update have been lost.
 const TRUST_STREAM_AGE: Duration = Duration::from_secs(600);
+/// Silence of the stream of roots after which it is opened anew: control repeats them each 20 s, and one may be lost.
+const TRUST_SILENCE: Duration = Duration::from_secs(45);
 /// Bytes of a token file; Kubernetes' are some 1,200.
 const TOKEN_BYTES: usize = 64 * 1024;
 
@@ -228,14 +230,20 @@ impl Identity {
             Ok(updates) => updates.into_inner(),
             Err(status) => return tracing::debug!("identity: no stream of roots: {status}"),
         };
+        let mut nonsense = false;
         loop {
-            match updates.message().await {
-                Ok(Some(update)) => match Trust::from_der(anchors.domain().clone(), update.roots) {
+            match timeout(TRUST_SILENCE, updates.message()).await {
+                Ok(Ok(Some(update))) => match Trust::from_der(anchors.domain().clone(), update.roots) {
                     Ok(trust) => self.believe(trust, control, anchors),
-                    Err(error) => tracing::warn!("identity: {error}; those known stay"),
+                    Err(error) if nonsense => tracing::debug!("identity: {error}"),
+                    Err(error) => {
+                        nonsense = true;
+                        tracing::warn!("identity: {error}; those known stay");
+                    }
                 },
-                Ok(None) => return tracing::debug!("identity: the stream of roots ended"),
-                Err(status) => return tracing::debug!("identity: the stream of roots broke: {status}"),
+                Ok(Ok(None)) => return tracing::debug!("identity: the stream of roots ended"),
+                Ok(Err(status)) => return tracing::debug!("identity: the stream of roots broke: {status}"),
+                Err(_) => return tracing::debug!("identity: the stream of roots was silent for too long"),
             }
         }
     }

@@ -9,7 +9,9 @@ pub struct OutboundTarget {
     pub workload: ::prost::alloc::string::String,
 }
 /// `version` grows with each change of this stream's content within one run of control; an update without content is the
-/// heartbeat of that version, sent each minute with the checksum of the last content: a proxy that holds another one watches anew.
+/// heartbeat of that version, sent each 20 s with the checksum of the last content: a proxy that holds another one watches anew.
+/// `instance` is drawn by each run of control for itself and never 0: a proxy believes the run that it knows at once, and
+/// doubts another one that takes everything away.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutboundUpdate {
     #[prost(uint64, tag = "1")]
@@ -18,6 +20,8 @@ pub struct OutboundUpdate {
     pub policy: ::core::option::Option<OutboundPolicy>,
     #[prost(uint64, tag = "3")]
     pub checksum: u64,
+    #[prost(fixed64, tag = "4")]
+    pub instance: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutboundPolicy {
@@ -59,6 +63,8 @@ pub struct EndpointsUpdate {
     pub endpoints: ::core::option::Option<EndpointSet>,
     #[prost(uint64, tag = "3")]
     pub checksum: u64,
+    #[prost(fixed64, tag = "4")]
+    pub instance: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointSet {
@@ -92,6 +98,8 @@ pub struct InboundUpdate {
     pub policy: ::core::option::Option<InboundPolicy>,
     #[prost(uint64, tag = "3")]
     pub checksum: u64,
+    #[prost(fixed64, tag = "4")]
+    pub instance: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InboundPolicy {

@@ -6,7 +6,7 @@ use crate::{
         endpoints_client::EndpointsClient, inbound_client::InboundClient, outbound_client::OutboundClient,
     },
 };
-use policy::{Endpoint, Inbound, Outbound, ServicePort, WorkloadName};
+use policy::{Endpoint, Inbound, Outbound, ServicePort, Target, WorkloadName};
 use proxy_wire::{Malformed, checksum, v1};
 use serde_json::{Value, json};
 use std::{fmt, future::Future, hash::Hash, net::SocketAddr};
@@ -23,7 +23,10 @@ pub(super) trait Question: Clone + Eq + Hash + fmt::Display + Send + Sync + 'sta
         workload: &WorkloadName,
     ) -> impl Future<Output = Result<Streaming<Self::Update>, Status>> + Send;
 
-    fn read(update: &Self::Update) -> Word<Self::Answer>;
+    fn read(&self, update: &Self::Update) -> Word<Self::Answer>;
+
+    /// Whether it is what a control says that knows nothing.
+    fn is_nothing(answer: &Self::Answer) -> bool;
 
     /// The answer for people.
     fn describe(answer: &Self::Answer) -> Value;
@@ -32,14 +35,16 @@ pub(super) trait Question: Clone + Eq + Hash + fmt::Display + Send + Sync + 'sta
 /// One message of control.
 pub(super) struct Word<T> {
     pub version: u64,
+    /// The run of control that says it; 0 where it does not tell.
+    pub instance: u64,
     pub kind: Kind<T>,
 }
 
 pub(super) enum Kind<T> {
     /// The answer, and the checksum that heartbeats carry while it holds.
     Content { answer: T, checksum: u64 },
-    /// An answer that means nothing.
-    Nonsense(Malformed),
+    /// An answer that means nothing, and why.
+    Nonsense(String),
     /// Nothing has changed, if what is held has this checksum.
     Heartbeat { checksum: u64 },
 }
@@ -47,13 +52,13 @@ pub(super) enum Kind<T> {
 impl<T> Word<T> {
     /// The parts of an update: its content as it was read, with its own checksum. A `said` checksum is believed before
     /// that (a newer control may sum up fields that are unknown here); one of zero was not said.
-    fn new(version: u64, content: Option<(Result<T, Malformed>, u64)>, said: u64) -> Self {
+    fn new((version, instance): (u64, u64), content: Option<(Result<T, Malformed>, u64)>, said: u64) -> Self {
         let kind = match content {
             None => Kind::Heartbeat { checksum: said },
             Some((Ok(answer), own)) => Kind::Content { answer, checksum: if said == 0 { own } else { said } },
-            Some((Err(malformed), _)) => Kind::Nonsense(malformed),
+            Some((Err(malformed), _)) => Kind::Nonsense(malformed.to_string()),
         };
-        Self { version, kind }
+        Self { version, instance, kind }
     }
 }
 
@@ -83,16 +88,27 @@ impl Question for Destination {
         Ok(client.watch(v1::OutboundTarget::new(self.0, workload)).await?.into_inner())
     }
 
-    fn read(update: &Self::Update) -> Word<Outbound> {
+    fn read(&self, update: &Self::Update) -> Word<Outbound> {
         let content = update.policy.as_ref().map(|policy| (policy.try_into(), checksum(policy)));
-        Word::new(update.version, content, update.checksum)
+        let mut word = Word::new((update.version, update.instance), content, update.checksum);
+        // A pod is what has the address that was dialled: another one is the answer to another question.
+        if let Kind::Content { answer: Outbound { target: Target::Workload(pod), .. }, .. } = &word.kind
+            && pod.address != self.0
+        {
+            word.kind = Kind::Nonsense(format!("target.workload.address: {} was not asked", pod.address));
+        }
+        word
+    }
+
+    fn is_nothing(answer: &Outbound) -> bool {
+        answer.target == Target::External
     }
 
     fn describe(answer: &Outbound) -> Value {
         let target = match &answer.target {
-            policy::Target::Service(service) => json!({ "service": service.to_string() }),
-            policy::Target::Workload(endpoint) => json!({ "workload": describe_endpoint(endpoint) }),
-            policy::Target::External => json!("external"),
+            Target::Service(service) => json!({ "service": service.to_string() }),
+            Target::Workload(endpoint) => json!({ "workload": describe_endpoint(endpoint) }),
+            Target::External => json!("external"),
         };
         json!({
             "target": target,
@@ -116,9 +132,13 @@ impl Question for Backend {
         Ok(client.watch(v1::Backend::from(&self.0)).await?.into_inner())
     }
 
-    fn read(update: &Self::Update) -> Word<Vec<Endpoint>> {
+    fn read(&self, update: &Self::Update) -> Word<Vec<Endpoint>> {
         let content = update.endpoints.as_ref().map(|endpoints| (endpoints.try_into(), checksum(endpoints)));
-        Word::new(update.version, content, update.checksum)
+        Word::new((update.version, update.instance), content, update.checksum)
+    }
+
+    fn is_nothing(answer: &Vec<Endpoint>) -> bool {
+        answer.is_empty()
     }
 
     fn describe(answer: &Vec<Endpoint>) -> Value {
@@ -140,9 +160,13 @@ impl Question for Port {
         Ok(client.watch(v1::InboundPort::new(workload, self.0)).await?.into_inner())
     }
 
-    fn read(update: &Self::Update) -> Word<Inbound> {
+    fn read(&self, update: &Self::Update) -> Word<Inbound> {
         let content = update.policy.as_ref().map(|policy| (policy.try_into(), checksum(policy)));
-        Word::new(update.version, content, update.checksum)
+        Word::new((update.version, update.instance), content, update.checksum)
+    }
+
+    fn is_nothing(answer: &Inbound) -> bool {
+        *answer == Inbound::default()
     }
 
     fn describe(answer: &Inbound) -> Value {

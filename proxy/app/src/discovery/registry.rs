@@ -78,6 +78,11 @@ impl<Q: Question> Registry<Q> {
         self.lock().len()
     }
 
+    /// How many keep what was known although control says that there is nothing.
+    pub fn doubted(&self) -> usize {
+        self.lock().values().filter(|entry| entry.watched.is_doubted()).count()
+    }
+
     /// The age of what was longest not confirmed.
     pub fn oldest(&self) -> Option<std::time::Duration> {
         self.lock().values().filter_map(|entry| entry.watched.age()).max()
@@ -100,7 +105,11 @@ impl<Q: Question> Registry<Q> {
             .map(|(question, Entry { watched, .. })| {
                 let age = watched.age().map(|age| age.as_secs());
                 let answer = watched.latest().map(|answer| Q::describe(&answer));
-                let described = json!({ "version": watched.version(), "age_s": age, "answer": answer });
+                let mut described = json!({ "version": watched.version(), "age_s": age, "answer": answer });
+                if watched.is_doubted() {
+                    described["doubted"] =
+                        "control says that there is nothing; it is not believed yet".into();
+                }
                 (question.to_string(), described)
             })
             .collect();

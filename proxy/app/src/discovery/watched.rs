@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,8 @@ pub struct Watched<T> {
     epoch: Instant,
     confirmed: AtomicU64,
     used: AtomicU64,
+    /// Control says that there is nothing, and is not believed yet.
+    doubted: AtomicBool,
     progress: watch::Sender<Progress>,
 }
 
@@ -47,6 +49,7 @@ impl<T> Watched<T> {
             epoch,
             confirmed: AtomicU64::new(0),
             used: AtomicU64::new(0),
+            doubted: AtomicBool::new(false),
             progress: watch::Sender::new(progress),
         };
         watched.touch();
@@ -105,6 +108,14 @@ impl<T> Watched<T> {
     /// Control has confirmed that the value is the current one.
     pub(super) fn confirm(&self) {
         self.confirmed.store(milliseconds(self.epoch), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn doubt(&self, doubted: bool) {
+        self.doubted.store(doubted, Ordering::Relaxed);
     }
 
     /// The question is on its way; `Closed` stays.

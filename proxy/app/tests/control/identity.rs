@@ -221,6 +221,47 @@ async fn an_outage_longer_than_the_lifetime_heals() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whatever_the_outage_was_a_new_certificate_comes_within_30_seconds() {
+    type Outage = fn(&Fake);
+    let table: [(&str, Outage, Duration); 4] = [
+        ("refuses connections", Fake::go, HOUR),
+        ("refuses connections, for longer than the lifetime", Fake::go, 3 * HOUR),
+        ("frozen", Fake::freeze, HOUR),
+        ("frozen, for longer than the lifetime", Fake::freeze, 3 * HOUR),
+    ];
+    let mut world = start();
+    world.certify().await;
+    world.identity.ready().await;
+    for (case, begin, lasts) in table {
+        // The last answers come anew: the source of control is read while proxies ask already.
+        for refusals in [0, 2] {
+            begin(&world.fake);
+            sleep(lasts).await;
+            while world.calls.certify.try_recv().is_ok() {}
+            world.fake.cut();
+            world.fake.come_back();
+            let back = Instant::now();
+            let renewals = world.identity.renewals().0;
+            for _ in 0..refusals {
+                next(&mut world.calls.certify).await.answer(Err(Status::unauthenticated("who is that?")));
+            }
+            let call = next(&mut world.calls.certify).await;
+            let response = world.authority.certify(&call.question, CART, clock_offset() + HOUR);
+            call.answer(Ok(response));
+            while world.identity.renewals().0 == renewals {
+                sleep(Duration::from_millis(10)).await;
+            }
+            assert!(
+                back.elapsed() < Duration::from_secs(30),
+                "{case}, {refusals} refusals: {:?}",
+                back.elapsed()
+            );
+            assert!(world.identity.expiry() > Some(clock()), "{case}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn streamed_roots_make_new_credentials_at_once() {
     let mut world = start();
     world.certify().await;
@@ -270,9 +311,24 @@ async fn control_is_found_under_a_new_root_that_it_announced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_of_roots_is_opened_anew_from_time_to_time() {
+async fn the_stream_of_roots_is_opened_anew_when_it_is_silent_and_from_time_to_time() {
     let mut world = start();
     world.certify().await;
-    let _held = next(&mut world.calls.trust).await;
-    timeout(Duration::from_secs(700), world.calls.trust.recv()).await.expect("in time").expect("a call");
+    let _silent = next(&mut world.calls.trust).await;
+    let asked = Instant::now();
+    let call =
+        timeout(Duration::from_secs(50), world.calls.trust.recv()).await.expect("in time").expect("a call");
+    assert!(asked.elapsed() > Duration::from_secs(41), "not before two repetitions are overdue");
+    let again = async {
+        loop {
+            call.say(roots(&[&world.authority])).await;
+            sleep(Duration::from_secs(20)).await;
+        }
+    };
+    let asked = Instant::now();
+    tokio::select! {
+        () = again => {}
+        next = timeout(Duration::from_secs(700), world.calls.trust.recv()) => drop(next.expect("in time")),
+    }
+    assert!(asked.elapsed() > Duration::from_secs(590), "{:?}", asked.elapsed());
 }

@@ -3,6 +3,7 @@
 mod discovery;
 mod fake;
 mod identity;
+mod outages;
 
 #[rustfmt::skip]
 #[path = "../../../../control/serve/src/generated.rs"]

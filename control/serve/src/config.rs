@@ -17,6 +17,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// How long certificates are valid, the clock skew before it not counted.
     pub certificate_lifetime: Duration,
+    /// How long a new root is told to proxies before an issuer below it signs.
+    pub root_spread: Duration,
     /// Each stream says at least this often what it last said: a proxy that lost an update, and the heartbeat after it,
     /// still finds out within 65 s.
     pub heartbeat: Duration,
@@ -34,6 +36,7 @@ impl Config {
             admin_listen: any(8487),
             trust_domain,
             certificate_lifetime: Duration::from_secs(24 * 3600),
+            root_spread: Duration::from_secs(65),
             heartbeat: Duration::from_secs(20),
             rescan: Duration::from_secs(30),
         }

@@ -2,7 +2,7 @@
 //!
 //! Three files, each of which may be replaced while control runs: `issuer.key` and `issuer.pem` sign; `ca.pem` holds
 //! the roots that proxies trust, several of them while one is being replaced. What is read is used only after a
-//! certificate signed by it has been verified against these roots.
+//! certificate signed by it has been verified against these roots. When it is used is `succession`'s matter.
 
 use crate::file;
 use policy::{SpiffeId, TrustDomain};
@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -30,12 +31,18 @@ const ROOTS: &str = "ca.pem";
 
 /// What signs, and the roots that it leads to.
 pub struct Authority {
+    signer: Arc<Signer>,
+    roots: Vec<CertificateDer<'static>>,
+    files: Files,
+}
+
+struct Signer {
     issuer: Issuer<'static, KeyPair>,
     /// What goes with a leaf: the issuer and what stands above it, without roots.
     above: Vec<CertificateDer<'static>>,
-    roots: Vec<CertificateDer<'static>>,
     not_after: SystemTime,
-    files: Files,
+    /// `issuer.pem` and `issuer.key`.
+    read: [Vec<u8>; 2],
 }
 
 /// The files as they were read, to see whether they changed.
@@ -115,35 +122,54 @@ impl Authority {
         let issuer =
             Issuer::from_ca_cert_der(first, key).map_err(|error| malformed(ISSUER, error.to_string()))?;
         let above = issuers.into_iter().filter(|one| !roots.contains(one)).collect();
-        let authority = Self { issuer, above, roots, not_after, files };
-        authority.verify(folder, trust_domain)?;
-        Ok(authority)
+        let read = [files.issuer.clone(), files.key.clone()];
+        let authority = Self { signer: Arc::new(Signer { issuer, above, not_after, read }), roots, files };
+        match authority.verify(&authority.roots, trust_domain)? {
+            None => Ok(authority),
+            Some(why) => Err(AuthorityError::Unusable { folder: folder.into(), why }),
+        }
+    }
+
+    /// These roots and what was read with them, while `signer` goes on to sign.
+    pub fn signed_by(&self, signer: &Self) -> Self {
+        Self { signer: Arc::clone(&signer.signer), roots: self.roots.clone(), files: self.files.clone() }
+    }
+
+    /// Whether both sign with the same key and certificates.
+    pub fn signs_as(&self, other: &Self) -> bool {
+        self.signer.read == other.signer.read
+    }
+
+    /// Whether who trusts these roots, and no others, accepts what it signs.
+    pub fn leads_to(&self, roots: &[CertificateDer<'static>], trust_domain: &TrustDomain) -> bool {
+        self.verify(roots, trust_domain).is_ok_and(|refused| refused.is_none())
     }
 
     /// Signs for a moment and verifies as a proxy would: finds a key that does not fit, an issuer that has expired or
-    /// may not sign, and roots that the issuer does not lead to.
-    fn verify(&self, folder: &Path, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
-        let unusable = |why: String| AuthorityError::Unusable { folder: folder.into(), why };
+    /// may not sign, and roots that the issuer does not lead to. Answers why it would be refused.
+    fn verify(
+        &self,
+        roots: &[CertificateDer<'static>],
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<String>, AuthorityError> {
         let identity = SpiffeId::new(trust_domain, "weft-system", "weft-control").expect("these are names");
         let key = KeyPair::generate()?;
         let now = SystemTime::now();
         let signed = self.sign(&key, &identity, Duration::from_secs(60), now)?;
-        let anchors = self.roots.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>();
-        let anchors = anchors.map_err(|error| unusable(format!("a root: {error}")))?;
-        let leaf = EndEntityCert::try_from(&signed.chain[0]).map_err(|error| unusable(error.to_string()))?;
+        let anchors = match roots.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>() {
+            Ok(anchors) => anchors,
+            Err(error) => return Ok(Some(format!("a root: {error}"))),
+        };
+        let leaf = match EndEntityCert::try_from(&signed.chain[0]) {
+            Ok(leaf) => leaf,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
         let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
-        leaf.verify_for_usage(
-            algorithms,
-            &anchors,
-            &signed.chain[1..],
-            time,
-            KeyUsage::server_auth(),
-            None,
-            None,
-        )
-        .map(drop)
-        .map_err(|error| unusable(format!("a certificate signed by them is refused: {error}")))
+        let above = &signed.chain[1..];
+        let verified =
+            leaf.verify_for_usage(algorithms, &anchors, above, time, KeyUsage::server_auth(), None, None);
+        Ok(verified.err().map(|error| format!("a certificate signed by them is refused: {error}")))
     }
 
     /// Signs a certificate for the holder of `key`. It does not outlive the issuer.
@@ -154,7 +180,8 @@ impl Authority {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Signed, AuthorityError> {
-        let not_after = (now + lifetime).min(self.not_after);
+        let signer = &*self.signer;
+        let not_after = (now + lifetime).min(signer.not_after);
         let mut params = CertificateParams::default();
         // A subject that is not empty keeps the SAN from being critical (RFC 5280 §4.1.2.6); nobody reads it.
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -167,9 +194,9 @@ impl Authority {
         params.not_after = not_after.into();
         params.serial_number = Some(serial());
         params.use_authority_key_identifier_extension = true;
-        let leaf = params.signed_by(key, &self.issuer)?;
+        let leaf = params.signed_by(key, &signer.issuer)?;
         let mut chain = vec![leaf.der().clone()];
-        chain.extend(self.above.iter().cloned());
+        chain.extend(signer.above.iter().cloned());
         Ok(Signed { chain, not_after })
     }
 
@@ -179,7 +206,7 @@ impl Authority {
 
     /// When the issuer's own certificate ends.
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.signer.not_after
     }
 }
 

@@ -21,6 +21,7 @@ mod server;
 mod serving;
 mod source;
 mod state;
+mod succession;
 mod tokens;
 mod updates;
 mod world;

@@ -10,6 +10,11 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Weft's control plane: reads Kubernetes manifests from directories, tells proxies where traffic goes, and gives
 /// them their identities.
+///
+/// The state folder may be edited while control runs: it is watched, and looked at each 30 s besides. To replace the root:
+/// (1) add the new root to ca.pem, the old one stays; (2) replace issuer.key and issuer.pem: the new issuer signs
+/// --root-spread after its root was told; (3) when every proxy has been certified since (a lifetime later at the latest:
+/// weft_certificate_expiry_seconds), take the old root out of ca.pem. Each file is best replaced by a rename.
 #[derive(Parser)]
 #[command(version)]
 struct Flags {
@@ -34,9 +39,12 @@ struct Flags {
     /// The SPIFFE trust domain of every identity
     #[arg(long, value_name = "NAME", env = "WEFT_CONTROL_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: TrustDomain,
-    /// How long certificates are valid: 24h, 90m, 1h30m; at least 60s
-    #[arg(long, value_name = "TIME", env = "WEFT_CONTROL_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
+    /// How long certificates are valid: 24h, 90m, 1h30m; at least 10s
+    #[arg(long, value_name = "TIME", env = "WEFT_CONTROL_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = lifetime)]
     certificate_lifetime: Duration,
+    /// How long a root that is new in ca.pem is told to proxies before an issuer below it signs
+    #[arg(long, value_name = "TIME", env = "WEFT_CONTROL_ROOT_SPREAD", default_value = "65s", value_parser = duration)]
+    root_spread: Duration,
     /// error, warn, info or debug
     #[arg(long, value_name = "LEVEL", env = "WEFT_CONTROL_LOG", default_value = "info")]
     log: LevelFilter,
@@ -55,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
     config.listen = flags.listen;
     config.admin_listen = flags.admin_listen;
     config.certificate_lifetime = flags.certificate_lifetime;
+    config.root_spread = flags.root_spread;
     let directories: Vec<String> =
         config.directories.iter().map(|directory| directory.display().to_string()).collect();
 
@@ -94,16 +103,23 @@ fn duration(text: &str) -> Result<Duration, String> {
         seconds = count.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(malformed)?;
         number.clear();
     }
-    // Ten years: what is longer is a mistake, and would not fit into a certificate.
-    match number.is_empty() && (60..=315_360_000).contains(&seconds) {
+    match number.is_empty() && !text.is_empty() {
         true => Ok(Duration::from_secs(seconds)),
-        false => Err(format!("{}; at least 60s, at most 87600h", malformed())),
+        false => Err(malformed()),
     }
+}
+
+/// Ten years: what is longer is a mistake, and would not fit into a certificate.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(10)..=Duration::from_secs(315_360_000);
+    duration(text).and_then(|time| {
+        range.contains(&time).then_some(time).ok_or(format!("{text} is not in 10s to 87600h"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, lifetime};
     use std::time::Duration;
 
     #[test]
@@ -111,8 +127,12 @@ mod tests {
         for (text, seconds) in [("24h", 86_400), ("1h30m", 5_400), ("90m", 5_400), ("61s", 61)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "24", "h", "-1h", "1d", "1.5h", "5s", "99999999h", "18446744073709551615h", "1h5"] {
-            assert!(duration(text).is_err(), "{text}");
+        for text in ["", "24", "h", "-1h", "1d", "1.5h", "18446744073709551615h", "1h5"] {
+            assert!(duration(text).is_err() && lifetime(text).is_err(), "{text}");
+        }
+        for (text, fits) in [("0s", false), ("9s", false), ("10s", true), ("87600h", true), ("87601h", false)]
+        {
+            assert!(duration(text).is_ok() && lifetime(text).is_ok() == fits, "{text}");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     serving::{self, OwnCertificate},
     source::{Batch, directory::Directory},
     state,
+    succession::Succession,
     tokens::Tokens,
     world::World,
 };
@@ -23,7 +24,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     net::TcpListener,
@@ -43,6 +44,7 @@ pub struct Control {
     world: Mutex<World>,
     tokens: Mutex<Tokens>,
     authority: arc_swap::ArcSwap<Authority>,
+    succession: Mutex<Succession>,
     /// `None` once control is closing.
     roots: Mutex<Option<watch::Sender<Roots>>>,
 }
@@ -142,6 +144,11 @@ impl Control {
         let control = Self {
             world: Mutex::new(World::new(config.trust_domain.clone(), Arc::clone(&metrics))),
             tokens: Mutex::new(Tokens::new(config.state.join("tokens"))),
+            succession: Mutex::new(Succession::new(
+                &authority,
+                config.trust_domain.clone(),
+                config.root_spread,
+            )),
             authority: arc_swap::ArcSwap::new(Arc::clone(&authority)),
             roots: Mutex::new(Some(roots)),
             own: Arc::default(),
@@ -167,6 +174,10 @@ impl Control {
         self.authority.load_full()
     }
 
+    pub(crate) fn succession(&self) -> MutexGuard<'_, Succession> {
+        self.succession.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The roots to trust; `None` when control is closing.
     pub(crate) fn roots(&self) -> Option<watch::Receiver<Roots>> {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(watch::Sender::subscribe)
@@ -176,16 +187,12 @@ impl Control {
         self.roots().is_none()
     }
 
-    /// Signs with another authority from now on, and tells the roots to those who watch them.
-    pub(crate) fn rely_on(&self, authority: Authority, now: SystemTime) -> Result<(), StartError> {
-        self.publish(Arc::new(authority), now)
-    }
-
     pub(crate) fn renew_own(&self, authority: &Authority, now: SystemTime) -> Result<(), StartError> {
         self.own.renew(authority, &self.identity, self.config.certificate_lifetime, now)
     }
 
-    fn publish(&self, authority: Arc<Authority>, now: SystemTime) -> Result<(), StartError> {
+    /// Signs with this authority from now on, and tells the roots to those who watch them.
+    pub(crate) fn publish(&self, authority: Arc<Authority>, now: SystemTime) -> Result<(), StartError> {
         self.renew_own(&authority, now)?;
         let expiry = authority.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.metrics.root_expiry.set(expiry.as_secs() as i64);
@@ -208,7 +215,7 @@ impl Control {
             world.take(batch).then(|| world.accounts())
         };
         let Some(accounts) = accounts else { return };
-        let failed = self.tokens().sync(accounts);
+        let failed = self.tokens().sync(accounts, Instant::now());
         state::report_tokens(self, failed);
     }
 

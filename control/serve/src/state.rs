@@ -14,7 +14,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     sync::mpsc,
@@ -75,10 +75,16 @@ pub async fn keep(control: Arc<Control>, mut watch: Watch) {
                     events += 1;
                 }
             }
-            () = sleep(control.config.rescan) => {}
+            () = sleep(pause(&control)) => {}
         }
         look(&control, SystemTime::now());
     }
+}
+
+/// Until the next look: now and then, and when an issuer waits to begin.
+fn pause(control: &Control) -> Duration {
+    let due = control.succession().due().map(|due| due.saturating_duration_since(Instant::now()));
+    due.unwrap_or(Duration::MAX).min(control.config.rescan)
 }
 
 /// Takes what has changed. What cannot be used is a problem, and what was used before stays.
@@ -88,13 +94,32 @@ fn look(control: &Control, now: SystemTime) {
     let held: Arc<Authority> = control.authority();
     match held.reread(&config.state, &config.trust_domain) {
         Ok(None) => {}
-        Ok(Some(authority)) => match control.rely_on(authority, now) {
-            Ok(()) => tracing::info!("the issuer or the roots were replaced; the new ones are in use"),
-            Err(error) => drop(problems.insert(problem(&config.state, crate::chain(&error)))),
-        },
+        Ok(Some(authority)) => {
+            let (authority, due) = {
+                let mut succession = control.succession();
+                (succession.take(&held, authority, Instant::now()), succession.due())
+            };
+            match (control.publish(Arc::new(authority), now), due) {
+                (Ok(()), None) => {
+                    tracing::info!("the issuer or the roots were replaced; the new ones are in use")
+                }
+                (Ok(()), Some(due)) => tracing::info!(
+                    "the new roots are told; the new issuer signs in {} s, when proxies know its root",
+                    due.saturating_duration_since(Instant::now()).as_secs()
+                ),
+                (Err(error), _) => drop(problems.insert(problem(&config.state, crate::chain(&error)))),
+            }
+        }
         Err(error) => {
             let what = format!("{}; what was there before stays in use", crate::chain(&error));
             problems.insert(problem(&config.state, what));
+        }
+    }
+    let heir = control.succession().next(Instant::now());
+    if let Some(heir) = heir {
+        match control.publish(heir, now) {
+            Ok(()) => tracing::info!("the new issuer signs now"),
+            Err(error) => drop(problems.insert(problem(&config.state, crate::chain(&error)))),
         }
     }
     if control.own.is_due(now)
@@ -103,7 +128,7 @@ fn look(control: &Control, now: SystemTime) {
         problems.insert(problem(&config.state, crate::chain(&error)));
     }
     control.world().problems_of(Source::State, problems);
-    let failed = control.tokens().reread();
+    let failed = control.tokens().reread(Instant::now());
     report_tokens(control, failed);
 }
 

@@ -11,8 +11,12 @@ use std::{
     fmt::Write,
     fs, io,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
+/// How long the file of an account that went stays: manifests that were away for a moment (a folder mounted anew, a
+/// checkout) must not leave proxies with tokens that nobody knows. Meanwhile the token is worth nothing.
+const FAREWELL: Duration = policy::limits::EMPTIED_GRACE;
 /// Random bytes of a token, written in hexadecimal.
 const TOKEN_BYTES: usize = 32;
 
@@ -26,28 +30,45 @@ pub struct Tokens {
     /// Known accounts whose token is in its file.
     held: BTreeMap<Account, Digest>,
     accounts: HashMap<Digest, Account>,
+    /// Accounts that went, whose files are still there.
+    gone: BTreeMap<Account, Instant>,
 }
 
 impl Tokens {
     /// Tokens in files below `folder`; none is valid before its account is known.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, known: BTreeSet::new(), held: BTreeMap::new(), accounts: HashMap::new() }
+        Self {
+            folder,
+            known: BTreeSet::new(),
+            held: BTreeMap::new(),
+            accounts: HashMap::new(),
+            gone: BTreeMap::new(),
+        }
     }
 
     /// Makes tokens for accounts that came, and ends those of accounts that went. Answers what failed.
-    pub fn sync(&mut self, accounts: BTreeSet<Account>) -> Vec<(PathBuf, io::Error)> {
+    pub fn sync(&mut self, accounts: BTreeSet<Account>, now: Instant) -> Vec<(PathBuf, io::Error)> {
         for account in self.known.difference(&accounts).cloned().collect::<Vec<_>>() {
             self.forget(&account);
-            let _ = fs::remove_file(self.path(&account));
+            self.gone.insert(account, now);
         }
+        self.gone.retain(|account, _| !accounts.contains(account));
         self.known = accounts;
         let missing = self.known.iter().filter(|account| !self.held.contains_key(*account));
         let missing: Vec<Account> = missing.cloned().collect();
         missing.iter().filter_map(|account| self.hold(account).err()).collect()
     }
 
-    /// Reads all files again: a token that was replaced is the valid one now, one that is missing is made anew.
-    pub fn reread(&mut self) -> Vec<(PathBuf, io::Error)> {
+    /// Reads all files again: a token that was replaced is the valid one now, one that is missing is made anew. Files
+    /// of accounts that went a while ago are removed.
+    pub fn reread(&mut self, now: Instant) -> Vec<(PathBuf, io::Error)> {
+        let is_due = |since: &Instant| now.saturating_duration_since(*since) >= FAREWELL;
+        let due: Vec<Account> =
+            self.gone.iter().filter(|(_, since)| is_due(since)).map(|(account, _)| account.clone()).collect();
+        for account in due {
+            let _ = fs::remove_file(self.path(&account));
+            self.gone.remove(&account);
+        }
         let accounts: Vec<Account> = self.known.iter().cloned().collect();
         accounts.iter().filter_map(|account| self.hold(account).err()).collect()
     }
@@ -126,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (cart, order) = (Account::new("shop", "cart"), Account::new("shop", "order"));
         let mut tokens = Tokens::new(folder.path().join("tokens"));
-        assert!(tokens.sync([cart.clone(), order.clone()].into()).is_empty());
+        assert!(tokens.sync([cart.clone(), order.clone()].into(), Instant::now()).is_empty());
         let path = folder.path().join("tokens/shop/cart.token");
         let token = fs::read_to_string(&path).expect("a token");
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
@@ -141,12 +162,20 @@ mod tests {
 
         let mut again = Tokens::new(folder.path().join("tokens"));
         assert_eq!(again.account(&token), None, "its account is not known yet");
-        again.sync([cart.clone()].into());
+        again.sync([cart.clone()].into(), Instant::now());
         assert_eq!(again.account(&token), Some(&cart), "used again after a restart");
 
-        tokens.sync([order].into());
-        assert_eq!(tokens.account(&token), None);
+        let now = Instant::now();
+        tokens.sync([order.clone()].into(), now);
+        assert_eq!(tokens.account(&token), None, "at once");
+        tokens.reread(now + FAREWELL / 2);
+        tokens.sync([order.clone(), cart.clone()].into(), now + FAREWELL / 2);
+        assert_eq!(tokens.account(&token), Some(&cart), "it was away for a moment only");
+        tokens.reread(now + FAREWELL);
+        tokens.sync([order].into(), now + FAREWELL);
+        tokens.reread(now + 2 * FAREWELL);
         assert!(!path.exists());
+        assert_eq!(tokens.account(&token), None);
     }
 
     #[test]
@@ -154,15 +183,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let cart = Account::new("shop", "cart");
         let mut tokens = Tokens::new(folder.path().into());
-        tokens.sync([cart.clone()].into());
+        tokens.sync([cart.clone()].into(), Instant::now());
         let path = folder.path().join("shop/cart.token");
         let first = fs::read_to_string(&path).expect("a token");
         let second = new_token();
         fs::write(&path, &second).expect("a token");
-        tokens.reread();
+        tokens.reread(Instant::now());
         assert_eq!((tokens.account(&first), tokens.account(&second)), (None, Some(&cart)));
         fs::write(&path, "").expect("no token");
-        tokens.reread();
+        tokens.reread(Instant::now());
         assert_eq!(tokens.account(&second), None);
         assert_eq!(tokens.account(""), None);
         assert_eq!(tokens.account(&fs::read_to_string(&path).expect("a token")), Some(&cart));
@@ -173,10 +202,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (cart, order) = (Account::new("shop", "cart"), Account::new("shop", "order"));
         let mut tokens = Tokens::new(folder.path().into());
-        tokens.sync([cart.clone()].into());
+        tokens.sync([cart.clone()].into(), Instant::now());
         fs::copy(folder.path().join("shop/cart.token"), folder.path().join("shop/order.token"))
             .expect("a copy");
-        tokens.sync([cart.clone(), order.clone()].into());
+        tokens.sync([cart.clone(), order.clone()].into(), Instant::now());
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("a token");
         assert_eq!(tokens.account(&read("shop/cart.token")), Some(&cart));
         assert_eq!(tokens.account(&read("shop/order.token")), Some(&order));
@@ -188,9 +217,9 @@ mod tests {
         let cart = Account::new("shop", "cart");
         let mut tokens = Tokens::new(folder.path().into());
         fs::write(folder.path().join("shop"), "in the way").expect("a file");
-        assert_eq!(tokens.sync([cart.clone()].into()).len(), 1);
+        assert_eq!(tokens.sync([cart.clone()].into(), Instant::now()).len(), 1);
         fs::remove_file(folder.path().join("shop")).expect("the file");
-        assert!(tokens.reread().is_empty());
+        assert!(tokens.reread(Instant::now()).is_empty());
         let token = fs::read_to_string(folder.path().join("shop/cart.token")).expect("a token");
         assert_eq!(tokens.account(&token), Some(&cart));
     }

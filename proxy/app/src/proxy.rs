@@ -266,6 +266,9 @@ fn gauges(
     let (control, discovery, identity) = (control.clone(), discovery.clone(), identity.clone());
     move || Gauges {
         control_connected: control.is_up(),
+        control: control.attempts(),
+        discovery: discovery.figures(),
+        renewals: identity.renewals(),
         certificate_expires: identity.expiry(),
         endpoint_ages: discovery.endpoint_ages(),
     }

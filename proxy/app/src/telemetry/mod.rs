@@ -57,6 +57,12 @@ impl Direction {
 pub struct Gauges {
     /// Whether the stream to control stands.
     pub control_connected: bool,
+    /// Connections made to control, and attempts that failed.
+    pub control: crate::control::Attempts,
+    /// Questions to control, and what became of its answers.
+    pub discovery: crate::discovery::Figures,
+    /// Certificates got, and attempts that failed.
+    pub renewals: (u64, u64),
     /// When the certificate in use ends; `None` while there is none.
     pub certificate_expires: Option<SystemTime>,
     /// Per watched service ("cart.shop:8080"): the time since control last confirmed its endpoints.

@@ -66,6 +66,7 @@ impl Collector for Snapshot {
         self.reasons(&mut encoder)?;
         self.events(&mut encoder)?;
         self.state(&mut encoder)?;
+        self.control(&mut encoder)?;
         self.process.encode(&mut encoder)
     }
 }
@@ -206,6 +207,52 @@ impl Snapshot {
         encoder
             .encode_descriptor("weft_build", help, None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+/// What became of the talk with control.
+impl Snapshot {
+    fn control(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (control, discovery) = (self.gauges.control, self.gauges.discovery);
+        let mut outcomes = |name, help, counts: &[(&str, u64)]| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counts
+                .iter()
+                .try_for_each(|(outcome, count)| counter(&mut family, &[("outcome", *outcome)], *count))
+        };
+        let help = "Attempts to connect to control.";
+        let counts = [("connected", control.connections), ("failed", control.failures)];
+        outcomes("weft_control_attempts", help, &counts)?;
+        let help = "Attempts to be certified.";
+        let (certified, failed) = self.gauges.renewals;
+        outcomes("weft_certificate_attempts", help, &[("certified", certified), ("failed", failed)])?;
+        let help = "Answers of control that were news, that meant nothing (the last good one stays), that took \
+                    everything away and are doubted for a minute, or that changed too often.";
+        let counts = [
+            ("news", discovery.updates),
+            ("rejected", discovery.rejected),
+            ("withheld", discovery.withheld),
+            ("paced", discovery.paced),
+        ];
+        outcomes("weft_control_answers", help, &counts)?;
+        let help = "Questions put to control, again ones included.";
+        let mut family =
+            encoder.encode_descriptor("weft_control_questions", help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, u64>(&discovery.asked, None)?;
+        let help = "Questions dropped for others, as there are too many.";
+        let mut family =
+            encoder.encode_descriptor("weft_control_evictions", help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, u64>(&discovery.evicted, None)?;
+        let help = "Questions that are watched.";
+        let watches = discovery.watches as u64;
+        encoder
+            .encode_descriptor("weft_control_watches", help, None, MetricType::Gauge)?
+            .encode_gauge(&watches)?;
+        let help = "Watched questions to which control says that there is nothing, and is not believed yet.";
+        let doubted = discovery.doubted as u64;
+        encoder
+            .encode_descriptor("weft_control_doubted", help, None, MetricType::Gauge)?
+            .encode_gauge(&doubted)
     }
 }
 

@@ -233,6 +233,7 @@ fn the_text_is_as_recorded() {
         control_connected: true,
         certificate_expires: None,
         endpoint_ages: vec![("cart.shop:8080".into(), Duration::from_millis(1500))],
+        ..Gauges::default()
     });
     let worker = telemetry.worker();
     let edge = worker.edge(&labels("cart.shop:8080", "10.1.2.3:8080"));

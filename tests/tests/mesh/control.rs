@@ -1,15 +1,11 @@
 //! Control comes and goes, pods come and go, documents are wrong: traffic does not notice.
 
+use crate::load::{Load, PORT, named};
 use nix::sys::signal::Signal;
 use std::{
-    fs,
     io::{self, BufReader, Read, Write},
     net::SocketAddr,
-    path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,97 +13,14 @@ use tests::{
     PATIENCE,
     app::{App, ok},
     eventually, holds,
-    http::{Client, read_head},
+    http::read_head,
     manifest::{NAMESPACE, Phase, Port},
     pod::Pod,
     world::World,
 };
 
-const PORT: u16 = 8080;
 /// How soon after a document was written its effect must be seen.
 const AT_ONCE: Duration = Duration::from_secs(2);
-
-/// An application that says its pod's name.
-fn named(pod: &Pod) -> App {
-    let name = pod.manifest.name.clone();
-    App::http(pod, PORT, move |_| ok(&name))
-}
-
-/// Requests all the time, over connections that stay and over new ones, while something else happens.
-struct Load {
-    answered: AtomicU64,
-    failures: Mutex<Vec<String>>,
-    done: AtomicBool,
-}
-
-impl Load {
-    /// Gives what `meanwhile` gives; panics when a request failed, or when too few were made.
-    fn around<T>(client: &Pod, to: SocketAddr, meanwhile: impl FnOnce(&Load) -> T) -> T {
-        let load =
-            Load { answered: AtomicU64::new(0), failures: Mutex::default(), done: AtomicBool::new(false) };
-        let given = thread::scope(|scope| {
-            for fresh in [false, false, false, true] {
-                let load = &load;
-                scope.spawn(move || load.run(client, to, fresh));
-            }
-            let given = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| meanwhile(&load)));
-            load.done.store(true, Ordering::Relaxed);
-            given
-        });
-        let failures = load.failures.into_inner().unwrap();
-        let answered = load.answered.into_inner();
-        let given = given.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        assert!(
-            failures.is_empty(),
-            "{} of {answered} requests failed, the first: {}",
-            failures.len(),
-            failures[0]
-        );
-        assert!(answered > 100, "only {answered} requests were made");
-        given
-    }
-
-    fn run(&self, pod: &Pod, to: SocketAddr, fresh: bool) {
-        let mut kept: Option<Client> = None;
-        let begin = Instant::now();
-        let mut odd = false;
-        while !self.done.load(Ordering::Relaxed) {
-            odd = !odd;
-            let answer = match kept.take().map_or_else(|| pod.connect(to).map(Client::from), Ok) {
-                Ok(mut client) => {
-                    // What has a body cannot be sent again once that has gone.
-                    let (method, body) = if odd { ("POST", "a body") } else { ("GET", "") };
-                    client.try_request(method, "/", body).map(|answer| (client, answer))
-                }
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok((client, answer)) if answer.head.status() == 200 => {
-                    self.answered.fetch_add(1, Ordering::Relaxed);
-                    let closes = answer.head.field("connection") == Some("close");
-                    kept = Some(client).filter(|_| !fresh && !closes);
-                }
-                Ok((_, answer)) => self.fail(begin, format!("{:?} {}", answer.head, answer.text())),
-                Err(error) => self.fail(begin, error.to_string()),
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn fail(&self, begin: Instant, what: String) {
-        self.failures.lock().unwrap().push(format!("after {:?}: {what}", begin.elapsed()));
-    }
-
-    /// Waits until so many more requests have been answered.
-    fn wait_for(&self, more: u64) {
-        let goal = self.answered.load(Ordering::Relaxed) + more;
-        eventually(2 * PATIENCE, || {
-            let answered = self.answered.load(Ordering::Relaxed);
-            let failures = self.failures.lock().unwrap();
-            holds(answered >= goal, format!("{answered} answered, failures: {failures:?}"))
-        });
-    }
-}
 
 #[test]
 fn nothing_fails_while_control_is_gone() {
@@ -418,45 +331,4 @@ fn a_service_that_comes_after_it_was_dialled_is_found() {
         let answer = client.client(expected).get("/");
         holds(answer.text() == server.manifest.name, format!("{answer:?}"))
     });
-}
-
-#[test]
-fn certificates_and_their_root_are_replaced_under_load() {
-    // The shortest lifetime; renewal begins at 30 % of it.
-    let world = World::with_control(&["--certificate-lifetime", "60s"]);
-    let other = world.another_control("other", &[]);
-    let service = world.service("web", "server", &[Port::auto(PORT)]);
-    let (server, client) = (world.meshed("server"), world.meshed("client"));
-    let _app = named(&server);
-    let (ours, theirs) = (world.control.state(), other.state());
-    let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
-    let replace = |file: &str, bytes: Vec<u8>| {
-        fs::write(ours.join("new"), bytes).unwrap();
-        fs::rename(ours.join("new"), ours.join(file)).unwrap();
-    };
-    let said = |pod: &Pod, text: &str| pod.proxy().log().matches(text).count();
-    let all_said = |text: &str, times: usize| {
-        let counts = [said(&client, text), said(&server, text)];
-        holds(counts.iter().all(|count| *count >= times), format!("{text:?}: {counts:?} of {times}"))
-    };
-    Load::around(&client, service.at(PORT)[0], |load| {
-        load.wait_for(100);
-        let both = [read(ours, "ca.pem"), read(theirs, "ca.pem")].concat();
-        replace("ca.pem", both);
-        eventually(PATIENCE, || all_said("2 roots are trusted", 1));
-        replace("issuer.key", read(theirs, "issuer.key"));
-        replace("issuer.pem", read(theirs, "issuer.pem"));
-        thread::sleep(Duration::from_secs(1));
-        let certified = 1 + said(&client, "certified as").max(said(&server, "certified as"));
-        eventually(Duration::from_secs(45), || all_said("certified as", certified));
-        replace("ca.pem", read(theirs, "ca.pem"));
-        eventually(PATIENCE, || all_said("1 roots are trusted", 1));
-        load.wait_for(200);
-        // A connection that has to be made anew: of the other family.
-        assert_eq!(client.client(service.at(PORT)[1]).get("/").text(), server.manifest.name);
-    });
-    let handshakes = client.metrics().sum("weft_reasons_total", &[]);
-    assert_eq!(handshakes, 0.0, "{}", client.metrics().0);
-    let problems = world.control.page("/problems");
-    assert_eq!(world.control.metrics().sum("weft_control_problems", &[]), 0.0, "{problems}");
 }

@@ -9,6 +9,8 @@ mod breaks;
 mod bulk;
 mod control;
 mod http;
+mod load;
+mod outages;
 mod peers;
 mod programs;
 mod refusals;

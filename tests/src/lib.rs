@@ -11,6 +11,7 @@
 //! | `http` | an HTTP/1 client that shows every byte |
 //! | `metrics` | reading `/metrics` |
 //! | `manifest` | the documents that control reads |
+//! | `tools` | programs in Go, built from `tests/tools` |
 //! | `forgery` | certificates that are to be refused |
 //! | `pattern` | bytes that show when one is lost, doubled or moved |
 //!
@@ -29,6 +30,7 @@ pub mod namespace;
 pub mod pattern;
 pub mod pod;
 pub mod program;
+pub mod tools;
 pub mod world;
 
 use std::{

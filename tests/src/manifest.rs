@@ -23,6 +23,11 @@ impl Port {
     pub fn auto(number: u16) -> Self {
         Self { number, target: number, app_protocol: None }
     }
+
+    /// The same, with the word of its `appProtocol`.
+    pub fn declared(number: u16, word: &'static str) -> Self {
+        Self { app_protocol: Some(word), ..Self::auto(number) }
+    }
 }
 
 /// Where a Pod is in its life.

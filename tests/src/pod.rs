@@ -175,6 +175,13 @@ impl Pod {
         Program::start(&self.namespace, Role::App, (&self.folder, &log), program, arguments)
     }
 
+    /// Waits until a program in the pod listens.
+    #[track_caller]
+    pub fn wait_for_port(&self, port: u16) {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        eventually(3 * PATIENCE, || self.connect(address).map_err(|error| format!("port {port}: {error}")));
+    }
+
     /// Tells control where the pod is in its life.
     pub fn set_phase(&mut self, phase: Phase) {
         self.manifest.phase = phase;

@@ -8,6 +8,8 @@
 mod breaks;
 mod bulk;
 mod control;
+mod grpc;
+mod h2;
 mod http;
 mod load;
 mod outages;
@@ -15,3 +17,6 @@ mod peers;
 mod programs;
 mod refusals;
 mod tcp;
+
+/// Whether proxies see the messages of HTTP/2, or carry it as bytes.
+const HTTP2_IS_SEEN: bool = false;

@@ -43,19 +43,13 @@ impl Nginx {
         );
         fs::write(folder.join("conf"), config).unwrap();
         let program = pod.start("nginx", ["-p", &root.to_string(), "-c", "conf"]);
-        wait_for_port(pod, HTTP);
+        pod.wait_for_port(HTTP);
         Self { _program: program, log }
     }
 
     fn seen(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
-}
-
-/// Waits until a program in the pod listens.
-fn wait_for_port(pod: &Pod, port: u16) {
-    let address = (std::net::Ipv4Addr::LOCALHOST, port).into();
-    eventually(3 * PATIENCE, || pod.connect(address).map_err(|error| format!("port {port}: {error}")));
 }
 
 #[test]
@@ -110,7 +104,7 @@ fn redis_client_is_silent_and_then_talks() {
                 "no",
             ],
         );
-        wait_for_port(pod, REDIS);
+        pod.wait_for_port(REDIS);
         program
     });
     for Route { name, client, address } in grid.routes() {
@@ -159,7 +153,7 @@ fn mariadb_speaks_first_and_soon() {
                 format!("--pid-file={data}/pid"),
             ],
         );
-        wait_for_port(pod, MARIADB);
+        pod.wait_for_port(MARIADB);
         program
     });
     for route in grid.routes() {
@@ -225,7 +219,7 @@ fn tls_of_the_application_stays_its_own() {
                 certificate.to_str().unwrap(),
             ],
         );
-        wait_for_port(pod, HTTPS);
+        pod.wait_for_port(HTTPS);
         program
     });
     for Route { name, client, address } in grid.routes() {

@@ -9,6 +9,8 @@
 //! | `program` | a process that dies with its test |
 //! | `app` | applications inside the test process |
 //! | `http` | an HTTP/1 client that shows every byte |
+//! | `h2` | an HTTP/2 client and server that can do whatever a stream can |
+//! | `websocket` | its frames |
 //! | `metrics` | reading `/metrics` |
 //! | `manifest` | the documents that control reads |
 //! | `tools` | programs in Go, built from `tests/tools` |
@@ -23,6 +25,7 @@
 pub mod app;
 pub mod forgery;
 pub mod grid;
+pub mod h2;
 pub mod http;
 pub mod manifest;
 pub mod metrics;
@@ -31,6 +34,7 @@ pub mod pattern;
 pub mod pod;
 pub mod program;
 pub mod tools;
+pub mod websocket;
 pub mod world;
 
 use std::{

@@ -1,11 +1,9 @@
 //! gRPC: the standard interoperability cases by grpc-go's own programs, through every kind of way, and gRPC-Web.
 
 use crate::HTTP2_IS_SEEN;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use tests::{
-    PATIENCE,
-    app::App,
-    eventually,
+    PATIENCE, eventually,
     grid::{Grid, Route},
     holds,
     manifest::Port,
@@ -15,7 +13,7 @@ use tests::{
 
 const PORT: u16 = 10_000;
 
-/// The cases of grpc's `interop-test-descriptions.md` that need no credentials, and whether the last call of each succeeds.
+/// The cases of grpc's `interop-test-descriptions.md` that need no credentials.
 const CASES: [&str; 14] = [
     "empty_unary",
     "large_unary",

@@ -16,6 +16,7 @@ mod outages;
 mod peers;
 mod programs;
 mod refusals;
+mod rollout;
 mod tcp;
 
 /// Whether proxies see the messages of HTTP/2, or carry it as bytes.

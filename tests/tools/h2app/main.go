@@ -1,21 +1,28 @@
 // h2app is a server of Go's net/http, for tests that want an HTTP/2 other than the one that the proxies are made of. It
-// listens on all addresses of one port, in HTTP/2 with prior knowledge (RFC 9113 §3.3), and in HTTP/1.1 too if told so.
+// listens on all addresses of one port, in HTTP/2 with prior knowledge (RFC 9113 §3.3), and in HTTP/1.1 too if told so. SIGTERM ends it gracefully.
 // What each path does stands beside it, in main.
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
 const maxHeaderBytes = 1 << 20
+
+// How long requests may take to end after SIGTERM.
+const shutdownTimeout = 20 * time.Second
 
 // How much of an upload is taken before it is refused.
 const earlyBytes = 1000
@@ -45,7 +52,20 @@ func main() {
 	}
 	server.Protocols.SetUnencryptedHTTP2(true)
 	server.Protocols.SetHTTP1(*http1)
-	log.Fatal(server.ListenAndServe())
+	go func() {
+		if err := server.ListenAndServe(); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	<-asked
+	// As programs do that are stopped: nothing new, what there is to its end.
+	limited, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(limited); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // What was asked, in the server's view.

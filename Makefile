@@ -9,8 +9,8 @@ demo:
 	@cargo build $(DEMO_BINARIES:%=--bin %)
 	@$(TARGET_DIR)/debug/weft demo $(ARGS)
 
-# Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, wrk, curl,
-# openssl and iptables; .ci/run installs them. One alone: make test ARGS="-p tests --test mesh websocket"
+# Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, nghttp2, wrk, curl,
+# openssl and iptables, which .ci/run installs, and go, whose programs tests/tools/build makes. One alone: make test ARGS="-p tests --test mesh websocket"
 test:
 	cargo build --workspace --all-targets
 	cargo test $(or $(ARGS),--workspace)

@@ -294,7 +294,7 @@ fn websocket_pair_talks_through_both_proxies() {
             head.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")),
             "{name}"
         );
-        assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTzaQ9kYGzzhZRbK+xOo="), "{name}");
+        assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{name}");
         assert_eq!(read_frame(client.reader()), (TEXT, b"welcome".to_vec()), "{name}");
         for text in ["one", "two", &"long ".repeat(10_000)] {
             client.send(frame(TEXT, Some([1, 2, 3, 4]), text.as_bytes()));
@@ -321,7 +321,7 @@ fn websocket_echo(stream: TcpStream) {
     }
     assert!(head.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "{head:?}");
     let mut hello = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Accept: s3pPLMBiTzaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
         .to_vec();
     // The first frame comes with the head.
     hello.extend(frame(TEXT, None, b"welcome"));

@@ -45,8 +45,8 @@ const HTTP2_CLIENTS: usize = 8;
 /// Conversations at once, a message each [`TURN`], over some seconds.
 const STREAMS: usize = 40;
 const TURN: Duration = Duration::from_millis(200);
-/// Of so many clients one makes a connection for each request.
-const FRESH: usize = 8;
+/// This client of each kind makes a connection for each request.
+const FRESH: usize = 0;
 
 /// Failures that are told of, and after which it is enough.
 const SHOWN: usize = 20;
@@ -122,7 +122,7 @@ impl Load {
                             self.fail(&what, format!("{head:?} {}", String::from_utf8_lossy(&answer)));
                         }
                         let closes = head.field("connection") == Some("close");
-                        kept = Some(client).filter(|_| at % FRESH != 0 && !closes);
+                        kept = Some(client).filter(|_| at != FRESH && !closes);
                     }
                     Err(error) => self.fail(&what, format!("{error}, on a fresh connection: {fresh}")),
                 },
@@ -155,7 +155,7 @@ impl Load {
                 Ok(answer) => self.fail(&what, format!("{:?} {}", answer.head, answer.text())),
                 Err(error) => self.fail(&what, format!("{error:?}")),
             }
-            if at % FRESH == 0 {
+            if at == FRESH {
                 connection.kept = None;
             }
             tokio::time::sleep(PAUSE).await;

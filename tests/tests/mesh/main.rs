@@ -20,4 +20,4 @@ mod rollout;
 mod tcp;
 
 /// Whether proxies see the messages of HTTP/2, or carry it as bytes.
-const HTTP2_IS_SEEN: bool = false;
+const HTTP2_IS_SEEN: bool = true;

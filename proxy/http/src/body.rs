@@ -86,6 +86,9 @@ pub enum Failure {
     Framing(#[from] Refusal),
     #[error("it ended before the announced length")]
     Truncated,
+    /// A receiver wants no more: the code of its RST_STREAM.
+    #[error("it was given up: {0}")]
+    Refused(h2::Reason),
 }
 
 impl Failure {
@@ -93,6 +96,7 @@ impl Failure {
     pub fn reset(&self) -> Option<h2::Reason> {
         match self {
             Self::Stream(error) if error.is_reset() && error.is_remote() => error.reason(),
+            Self::Refused(reason) => Some(*reason),
             _ => None,
         }
     }
@@ -352,7 +356,7 @@ impl<'a> Sink<'a> {
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         match self {
             Self::Stream { stream, .. } => match ready!(stream.poll_reset(cx)) {
-                Ok(reason) => Poll::Ready(Failure::Stream(reason.into())),
+                Ok(reason) => Poll::Ready(Failure::Refused(reason)),
                 Err(error) => Poll::Ready(Failure::Stream(error)),
             },
             Self::Framed { .. } | Self::Raw { .. } => Poll::Pending,

@@ -76,6 +76,9 @@ impl Failed {
         match failure {
             Failure::Io(error) => Self::new(Reason::ConnectionTerminated, error.to_string()),
             Failure::Stream(error) => Self::stream(error),
+            Failure::Refused(_) => {
+                Self::new(Reason::ConnectionTerminated, failure.to_string()).reset(failure.reset())
+            }
             Failure::Framing(refusal) => Self::new(Reason::HttpProtocolError, refusal.detail()),
             Failure::Truncated => {
                 Self::new(Reason::HttpResponseIncomplete, "the connection ended in the body")

@@ -6,6 +6,7 @@ use crate::fields::{Field, Fields, Kind, Line};
 use crate::framing::BodyLength;
 use crate::head::{RequestHead, ResponseHead};
 use crate::scan::members;
+use std::time::Duration;
 
 impl Fields {
     /// The fields that travel on: without Connection and what it names, Keep-Alive, Proxy-Connection, TE,
@@ -79,6 +80,18 @@ impl ResponseHead {
         body != BodyLength::UntilClose && !ambiguous && fields.persists(self.version())
     }
 
+    /// For how long the server will keep the connection when it is idle: `Keep-Alive: timeout=N`, in seconds (RFC 2068 §19.7.1.1).
+    pub fn keep_alive_timeout(&self) -> Option<Duration> {
+        let mut parameters = self.fields().of(Kind::KeepAlive).flat_map(|field| members(field.value));
+        let seconds = parameters.find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked(b"timeout".len())?;
+            let value =
+                value.trim_ascii().strip_prefix(b"=").filter(|_| name.eq_ignore_ascii_case(b"timeout"))?;
+            std::str::from_utf8(value.trim_ascii()).ok()?.parse::<u32>().ok()
+        });
+        seconds.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
     /// The protocol of a 101, or those that a 426 asks for (RFC 9110 §7.8).
     pub fn upgrade(&self) -> Option<&[u8]> {
         self.fields().upgrade(self.version())
@@ -135,5 +148,36 @@ impl<'a> Iterator for EndToEnd<'a> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, Parse, parse_response};
+
+    #[test]
+    fn a_server_says_how_long_it_keeps_a_connection() {
+        let table: &[(&str, Option<u64>)] = &[
+            ("", None),
+            ("Keep-Alive: timeout=5\r\n", Some(5)),
+            ("keep-alive: max=100 , Timeout = 65\r\n", Some(65)),
+            ("Keep-Alive: max=1\r\nKeep-Alive: timeout=7\r\n", Some(7)),
+            ("Keep-Alive: timeout=0\r\n", Some(0)),
+            ("Keep-Alive: timeout=-1\r\n", None),
+            ("Keep-Alive: timeout=1.5\r\n", None),
+            ("Keep-Alive: timeout\r\n", None),
+            ("Keep-Alive: time\r\n", None),
+            ("Keep-Alive: timeouts=5\r\n", None),
+            ("Keep-Alive: timeout=99999999999\r\n", None),
+            ("Connection: keep-alive\r\nX: timeout=5\r\n", None),
+        ];
+        for (fields, seconds) in table {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let mut head = ResponseHead::default();
+            let parsed = parse_response(&mut text.as_bytes().into(), &mut head, &Limits::default());
+            assert!(matches!(parsed, Ok(Parse::Complete)), "{fields:?}");
+            assert_eq!(head.keep_alive_timeout(), seconds.map(Duration::from_secs), "{fields:?}");
+        }
     }
 }

@@ -39,14 +39,25 @@ pub const BULK_BYTES: u64 = 1024 * 1024;
 pub const IDLE_CONNECTIONS_PER_ADDRESS: usize = 128;
 /// Age at which an idle plaintext connection is given up. Go's and nginx' servers close at 60 s or later by default.
 pub const IDLE_CONNECTION_AGE: Duration = Duration::from_secs(45);
+/// Learned or announced idle ages of a server count as at least this for what can be sent again.
+pub const MIN_IDLE_AGE: Duration = Duration::from_millis(500);
+/// While a server's idle age is not known: age up to which an idle connection is good for what cannot be sent again.
+pub const UNKNOWN_IDLE_AGE: Duration = Duration::from_secs(1);
+/// Time after which a server's learned idle age is forgotten, when nothing has confirmed it.
+pub const IDLE_EVIDENCE: Duration = Duration::from_secs(600);
 /// Age at which an idle connection between proxies is closed by the side that opened it.
 pub const IDLE_PEER_AGE: Duration = Duration::from_secs(300);
 /// Client connections that a proxy holds, all workers together.
 pub const CONNECTIONS: usize = 65_536;
+/// File descriptors for all else than connections of clients and those that they call for: listening, control, admin. Where
+/// the process may have too few, it holds fewer connections than [`CONNECTIONS`].
+pub const OTHER_DESCRIPTORS: usize = 256;
 /// Destinations that a proxy keeps watched; the longest unused goes first.
 pub const WATCHES: usize = 1_024;
 /// Time without use after which a destination's watch is dropped.
 pub const WATCH_IDLE: Duration = Duration::from_secs(300);
+/// Age at which endpoints that control has not confirmed are doubted: it does so each minute.
+pub const ENDPOINTS_CONFIRMED: Duration = Duration::from_secs(75);
 /// Wait for control's first word about a destination before its traffic passes unmeshed.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(1);
 /// How long a run of control that takes everything away (no endpoint, nobody's address) is doubted by a proxy that had
@@ -64,5 +75,16 @@ pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 pub const REQUEST_HEAD_WAIT: Duration = Duration::from_secs(30);
 /// After one side of a TCP connection has ended, silence on the other that ends it too (conntrack forgets CLOSE_WAIT after 60 s).
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(50);
+/// Silence of a remote connection after which the kernel asks for a sign of life, and between two such questions.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// Unanswered questions that end a connection.
+pub const KEEPALIVE_PROBES: u32 = 3;
+/// Unacknowledged bytes or unanswered keep-alives for so long end a remote connection (RFC 5482, `TCP_USER_TIMEOUT`).
+pub const USER_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long the reader of a plaintext connection may take nothing while it is alive. As long as the kernel tries to reach a
+/// vanished peer by default (`tcp_retries2`).
+pub const STALLED_READER: Duration = Duration::from_secs(15 * 60);
+/// Wait for a connection when nothing else is left to try: a lost SYN is sent again after 1 s and 3 s (RFC 6298 §2.1, §5.5).
+pub const LAST_CONNECT_WAIT: Duration = Duration::from_millis(3_500);
 /// Metric series of one proxy; further ones are folded into `other`.
 pub const SERIES: usize = 2_000;

@@ -13,7 +13,7 @@ use std::{
 const OURS: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("init", &[]),
-    ("proxy-transport", &[]),
+    ("proxy-transport", &["policy"]),
     ("proxy-detect", &[]),
     ("proxy-h1", &[]),
     ("proxy-balance", &[]),

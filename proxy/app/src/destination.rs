@@ -22,6 +22,9 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// Times that a request may be sent, or a connection tried, the first one included.
+pub const ATTEMPTS: usize = 3;
+
 /// An address and port as the application dialled it.
 pub struct Destination {
     pub address: SocketAddr,
@@ -44,20 +47,34 @@ pub struct Resolved {
 /// The hops to choose from.
 #[derive(Clone)]
 pub enum Hops {
-    Balanced(Rc<Backend>),
+    Balanced(Rc<Dialled>),
     One(Rc<Hop>),
+}
+
+/// A Service port, by the address that the application dialled.
+pub struct Dialled {
+    address: SocketAddr,
+    backend: Rc<Backend>,
 }
 
 /// A hop that was chosen, and where its load is kept.
 pub struct Chosen {
     pub hop: Rc<Hop>,
     pub load: Load,
+    /// Nothing else is left to try.
+    last: bool,
     in_flight: RefCell<Option<InFlight>>,
 }
 
 impl Chosen {
-    fn new(hop: Rc<Hop>, load: Load) -> Self {
-        Self { hop, load, in_flight: RefCell::default() }
+    fn new(hop: Rc<Hop>, load: Load, last: bool) -> Self {
+        Self { hop, load, last, in_flight: RefCell::default() }
+    }
+
+    /// How long it may take to connect there, where a policy allows `connect`: longer when there is nothing better to do, so
+    /// that a lost SYN or two are no failure.
+    pub fn wait(&self, connect: Duration) -> Duration {
+        if self.last { connect.max(limits::LAST_CONNECT_WAIT) } else { connect }
     }
 
     /// A request goes there.
@@ -118,7 +135,7 @@ impl Destination {
         let (service, forward) = match decision.forward {
             Forward::Balanced(service) => {
                 let backend = worker.backend(service, self.address.is_ipv4());
-                (Some(service.clone()), Hops::Balanced(backend))
+                (Some(service.clone()), Hops::Balanced(Rc::new(Dialled { address: self.address, backend })))
             }
             Forward::Endpoint(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
             Forward::Original => {
@@ -155,8 +172,8 @@ impl Hops {
     /// A hop, another one than those that were tried if there is one.
     pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
         match self {
-            Self::One(hop) => Ok(Chosen::new(hop.clone(), Load::default())),
-            Self::Balanced(backend) => backend.choose(worker, tried).await,
+            Self::One(hop) => Ok(Chosen::new(hop.clone(), Load::default(), true)),
+            Self::Balanced(dialled) => dialled.backend.choose(worker, tried, dialled.address).await,
         }
     }
 
@@ -164,7 +181,10 @@ impl Hops {
     pub fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
         match self {
             Self::One(_) => false,
-            Self::Balanced(backend) => backend.others(tried),
+            Self::Balanced(dialled) => {
+                let Dialled { address, backend } = &**dialled;
+                backend.others(tried.clone()) || backend.may_fall_back(tried, *address)
+            }
         }
     }
 }
@@ -191,17 +211,31 @@ impl Backend {
         }
     }
 
-    async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+    async fn choose(
+        &self,
+        worker: &Worker,
+        tried: &[Rc<Hop>],
+        dialled: SocketAddr,
+    ) -> Result<Chosen, Failed> {
         if self.seen.get() == 0 && self.watched.latest().is_none() {
             self.watched.first(limits::DISCOVERY_WAIT).await;
         }
         self.refresh(worker);
         let now = Instant::now();
         self.used.set(now);
+        if !tried.is_empty()
+            && (tried.len() + 1 == ATTEMPTS || !self.others(tried.iter()))
+            && self.may_fall_back(tried.iter(), dialled)
+        {
+            let original = Endpoint { address: dialled, identity: None, workload: None };
+            return Ok(Chosen::new(worker.hop(&original, Some(&self.service)), Load::default(), true));
+        }
         let mut balancer = self.balancer.borrow_mut();
         let mut rng = worker.rng.borrow_mut();
+        let attempt = tried.len() + 1;
+        let last = attempt == ATTEMPTS || attempt >= balancer.len();
         match balancer.pick(now.into_std(), &mut rng, tried) {
-            Some(picked) => Ok(Chosen::new(picked.endpoint.clone(), picked.load)),
+            Some(picked) => Ok(Chosen::new(picked.endpoint.clone(), picked.load, last)),
             None => Err(Failed::untouched(
                 Reason::DestinationUnavailable,
                 format!("{} has no endpoint", self.service),
@@ -212,6 +246,17 @@ impl Backend {
     fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
         let Some(endpoints) = self.watched.latest() else { return false };
         self.taken(&endpoints).any(|endpoint| !tried.clone().any(|hop| hop.endpoint == *endpoint))
+    }
+
+    /// May the last attempt go to the address that the application dialled, in plaintext? Whoever stands behind it in the host then
+    /// takes its choice, as without a mesh. Only while control has not confirmed the endpoints for longer than it ever takes, so
+    /// that they may all have been replaced; and only if all that were known had no proxy: no traffic that was ever to be
+    /// encrypted is not, for whatever reason.
+    fn may_fall_back<'a>(&self, mut tried: impl Iterator<Item = &'a Rc<Hop>>, dialled: SocketAddr) -> bool {
+        let Some(endpoints) = self.watched.latest() else { return false };
+        self.watched.age().is_some_and(|age| age > limits::ENDPOINTS_CONFIRMED)
+            && endpoints.iter().all(|endpoint| endpoint.identity.is_none())
+            && !tried.any(|hop| hop.endpoint.address == dialled)
     }
 
     /// Those of the family that the client dialled; all, if there are none.
@@ -326,3 +371,6 @@ fn labels(watched: &Watched<Inbound>, address: SocketAddr, peer: Option<&SpiffeI
         tls: if peer.is_some() { "1.3" } else { "none" },
     }
 }
+
+#[cfg(test)]
+mod tests;

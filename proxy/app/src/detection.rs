@@ -2,6 +2,7 @@
 
 use crate::{
     destination::Chosen,
+    hop::Way,
     worker::{Beginning, Worker},
 };
 use proxy_detect::{Detector, How, MAX_PEEK, Protocol, Step, Verdict};
@@ -163,6 +164,15 @@ async fn both_sides(
                 return Ok(Detected { beginning: beginning.or(detected.beginning), ..detected });
             }
         }
+    }
+}
+
+/// The connection that a silent client called for, and that turned out to carry requests: it waits for one in its pool.
+pub fn keep(upstream: Option<(Upstream, Chosen)>) {
+    if let Some((Upstream::Plain(connection), chosen)) = upstream
+        && let Way::Program(program) = &chosen.hop.way
+    {
+        program.plain.give_back(connection);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     destination::{Hops, Local},
-    detection::{Detected, detect},
+    detection::{self, Detected, detect},
     hop::Hop,
     requests::{Requests, Routed},
     streams, tcp,
@@ -55,6 +55,7 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
             };
             match protocol {
                 Protocol::Http1 => {
+                    detection::keep(upstream);
                     Box::pin(Requests { worker, direction: Inbound, route }.serve_http1(client)).await;
                 }
                 Protocol::Http2 => {
@@ -99,7 +100,7 @@ async fn peer(worker: Rc<Worker>, local: Rc<Local>, socket: Stream, read: BytesM
         move || routed(&local, &hop)
     };
     let requests = Rc::new(Requests { worker: worker.clone(), direction: Inbound, route });
-    let ended = streams::serve(&worker, streams, |incoming| {
+    let ended = streams::serve(&worker, Inbound, streams, |incoming| {
         stream(requests.clone(), local.clone(), hop.clone(), incoming)
     });
     if let Err(error) = ended.await {

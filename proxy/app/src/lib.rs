@@ -18,6 +18,7 @@ pub mod outbound;
 pub mod proxy;
 mod requests;
 mod respond;
+mod seldom;
 mod streams;
 mod tcp;
 pub mod telemetry;

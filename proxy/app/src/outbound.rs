@@ -2,7 +2,7 @@
 
 use crate::{
     destination::Destination,
-    detection::{Detected, detect, http_of},
+    detection::{self, Detected, detect, http_of},
     requests::{Requests, Routed},
     tcp,
     telemetry::Direction::Outbound,
@@ -27,7 +27,8 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let mut client = Connection::new(client, BytesMut::new());
     // Each phase has a box of its own, so that a connection holds no more memory than its phase needs: 15 KiB otherwise.
     match Box::pin(protocol(&worker, &destination, &mut client)).await {
-        Ok(Detected { protocol: protocol @ (Protocol::Http1 | Protocol::Http2), .. }) => {
+        Ok(Detected { protocol: protocol @ (Protocol::Http1 | Protocol::Http2), upstream, .. }) => {
+            detection::keep(upstream.filter(|_| protocol == Protocol::Http1));
             let route = {
                 let worker = worker.clone();
                 move || route(&worker, &destination)

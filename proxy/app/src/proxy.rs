@@ -6,14 +6,15 @@ use crate::{
     discovery::Discovery,
     identity::{self, Identity},
     inbound, outbound,
-    telemetry::{Gauges, Telemetry},
+    seldom::Seldom,
+    telemetry::{Direction, Gauges, Telemetry},
     worker::{Parts, SWEEP, Worker},
 };
 use anyhow::{Context, Result, anyhow};
 use policy::{TrustDomain, WorkloadName, limits};
-use proxy_http::streams::Dialer;
+use proxy_http::{failed::Failed, streams::Dialer};
 use proxy_tls::{Credentials, Trust};
-use proxy_transport::{Listener, Network, Stream, SystemNetwork, heap};
+use proxy_transport::{Listener, Network, Reach, Stream, SystemNetwork, descriptors, heap};
 use serde_json::json;
 use std::{
     future::Future,
@@ -122,13 +123,15 @@ fn start_workers(
     stopped: &watch::Receiver<bool>,
 ) -> Result<mpsc::Receiver<usize>> {
     let (ended, workers) = mpsc::channel(settings.workers);
-    let limit = limits::CONNECTIONS / settings.workers;
+    let connections = connections(settings.workers);
     for number in 0..settings.workers {
-        let bind = |address, which| {
-            bind(address).with_context(|| format!("cannot listen for {which} connections on {address}"))
+        let bind = |address, which, reach| {
+            Listener::bind_std(address, reach)
+                .with_context(|| format!("cannot listen for {which} connections on {address}"))
         };
         // Bound here, so that a port in use is an error at the start; registered with the worker's runtime there.
-        let (outbound, inbound) = (bind(settings.outbound, "outbound")?, bind(settings.inbound, "inbound")?);
+        let outbound = bind(settings.outbound, "outbound", Reach::Local)?;
+        let inbound = bind(settings.inbound, "inbound", Reach::Remote)?;
         let parts = {
             let (workload, discovery) = (settings.workload.clone(), discovery.clone());
             let (credentials, telemetry) = (identity.shared(), telemetry.clone());
@@ -137,6 +140,7 @@ fn start_workers(
             move || Parts {
                 workload,
                 discovery,
+                connections,
                 dialer: Dialer { network: Network::System(network), credentials },
                 telemetry: telemetry.worker(),
                 own_ports,
@@ -145,7 +149,7 @@ fn start_workers(
         };
         let (ended, stopped, drain) = (ended.clone(), stopped.clone(), settings.drain_timeout);
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let left = work(parts, outbound, inbound, limit, stopped, drain);
+            let left = work(parts, outbound, inbound, stopped, drain);
             // The receiver is gone only when the process ends.
             let _ = ended.blocking_send(left);
         })?;
@@ -153,12 +157,26 @@ fn start_workers(
     Ok(workers)
 }
 
+/// How many connections each worker may hold. A third of the process' descriptors stays for the connections that they call for:
+/// idle ones need none, and those to other proxies are shared.
+fn connections(workers: usize) -> usize {
+    let descriptors = descriptors::raise_limit().unwrap_or_else(|error| {
+        tracing::warn!("the limit on file descriptors is not known: {error}");
+        u64::MAX
+    });
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let all = (descriptors.saturating_sub(limits::OTHER_DESCRIPTORS) / 3 * 2).min(limits::CONNECTIONS);
+    if all < limits::CONNECTIONS {
+        tracing::info!("{descriptors} file descriptors are allowed: enough for {all} connections");
+    }
+    (all / workers).max(1)
+}
+
 /// The life of one worker's thread.
 fn work(
     parts: impl FnOnce() -> Parts,
     outbound: std::net::TcpListener,
     inbound: std::net::TcpListener,
-    limit: usize,
     mut stopped: watch::Receiver<bool>,
     drain: Duration,
 ) -> usize {
@@ -169,8 +187,8 @@ fn work(
     runtime.block_on(async {
         let worker = Worker::new(parts());
         let listen = |listener| Listener::from_std(listener).expect("a listening socket of ours");
-        spawn_accepting(&worker, listen(outbound), limit, outbound::serve);
-        spawn_accepting(&worker, listen(inbound), limit, inbound::serve);
+        spawn_accepting(&worker, listen(outbound), Direction::Outbound, outbound::serve);
+        spawn_accepting(&worker, listen(inbound), Direction::Inbound, inbound::serve);
         tokio::task::spawn_local({
             let worker = worker.clone();
             async move {
@@ -189,16 +207,16 @@ fn work(
 }
 
 /// Accepts until the end: also while draining, as the application may still need the network to finish its work.
-fn spawn_accepting<F, S>(worker: &Rc<Worker>, listener: Listener, limit: usize, serve: F)
+fn spawn_accepting<F, S>(worker: &Rc<Worker>, listener: Listener, direction: Direction, serve: F)
 where
     F: Fn(Rc<Worker>, Stream) -> S + 'static,
     S: Future<Output = ()> + 'static,
 {
-    let worker = worker.clone();
+    let (worker, failures) = (worker.clone(), Seldom::default());
     tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {
-                Ok(stream) => match worker.count(limit) {
+                Ok(stream) => match worker.count(direction) {
                     Some(counted) => {
                         let served = serve(worker.clone(), stream);
                         tokio::task::spawn_local(async move {
@@ -206,13 +224,13 @@ where
                             drop(counted);
                         });
                     }
-                    None => {
-                        tracing::warn!(limit, "a connection was refused: the limit on connections is hit");
-                        stream.reset_on_drop();
-                    }
+                    None => stream.reset_on_drop(),
                 },
                 Err(error) => {
-                    tracing::warn!("a connection cannot be accepted: {error}");
+                    if let Some(count) = failures.due(Instant::now()) {
+                        let (direction, reason) = (direction.as_str(), Failed::connecting(&error).reason);
+                        tracing::warn!(direction, %reason, count, "connections cannot be accepted, they wait: {error}");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -220,13 +238,9 @@ where
     });
 }
 
-fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
-    Ok(Listener::bind_std(address)?)
-}
-
 fn listen_admin(address: SocketAddr) -> Result<tokio::net::TcpListener> {
-    let listener =
-        Listener::bind_std(address).with_context(|| format!("cannot listen for admin on {address}"))?;
+    let listener = Listener::bind_std(address, Reach::Remote)
+        .with_context(|| format!("cannot listen for admin on {address}"))?;
     Ok(tokio::net::TcpListener::from_std(listener)?)
 }
 

@@ -2,13 +2,14 @@
 //! connection, HTTP/2 side by side on its streams.
 
 use crate::{
-    destination::{Chosen, Hops},
+    destination::{ATTEMPTS, Chosen, Hops},
     hop::{Hop, Way},
     respond::Answer,
-    streams,
+    streams, tcp,
     telemetry::Direction,
     worker::Worker,
 };
+use http::StatusCode;
 use policy::{Protocol, Reason, limits};
 use proxy_balance::Outcome;
 use proxy_h1::{BodyLength, Limits, Parse, Refusal};
@@ -19,6 +20,7 @@ use proxy_http::{
     failed::{Failed, Replay},
     grpc,
     head::mark_untouched,
+    idle_age::Repeat,
     next_hop::NextHop,
     plain::Plain,
     served::Served,
@@ -33,9 +35,6 @@ use std::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
-
-/// Times that a request may be sent, the first one included.
-const ATTEMPTS: usize = 3;
 
 /// After the last answer, what a client may still send before it is cut off.
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -80,8 +79,8 @@ impl<F: Fn() -> Routed> Requests<F> {
         loop {
             match next_request(&worker, exchange.http1()).await {
                 Next::Request => {}
-                Next::Refused(refusal) => {
-                    return Box::pin(refuse(&worker, direction, exchange, refusal)).await;
+                Next::Refused(failed, status) => {
+                    return Box::pin(refuse(&worker, direction, exchange, &failed, status)).await;
                 }
                 Next::End => return,
             }
@@ -118,7 +117,7 @@ impl<F: Fn() -> Routed + 'static> Requests<F> {
         };
         let requests = Rc::new(self);
         let worker = requests.worker.clone();
-        let ended = streams::serve(&worker, served, |incoming| {
+        let ended = streams::serve(&worker, requests.direction, served, |incoming| {
             let requests = requests.clone();
             async move { requests.one(Client::program(incoming)).await }
         });
@@ -177,8 +176,15 @@ impl Exchange {
 
 enum Next {
     Request,
-    Refused(Refusal),
+    /// With this status.
+    Refused(Failed, u16),
     End,
+}
+
+impl Next {
+    fn refused(refusal: &Refusal) -> Self {
+        Self::Refused(Failed::new(Reason::HttpRequestError, refusal.detail()), refusal.status())
+    }
 }
 
 /// The next request's head. A client that has begun one has a limited time to end it; between requests there is no limit.
@@ -205,11 +211,11 @@ async fn next_request(worker: &Worker, http1: &mut Http1) -> Next {
                             http1.begin(body);
                             Next::Request
                         }
-                        Err(refusal) => Next::Refused(refusal),
+                        Err(refusal) => Next::refused(&refusal),
                     };
                 }
                 Ok(Parse::Partial) => {}
-                Err(refusal) => return Next::Refused(refusal),
+                Err(refusal) => return Next::refused(&refusal),
             }
         }
         let fill = poll_fn(|cx| client.reader.poll_fill(cx));
@@ -228,7 +234,12 @@ async fn next_request(worker: &Worker, http1: &mut Http1) -> Next {
         };
         match read {
             Ok(Ok(count)) if count > 0 => {}
-            _ => return Next::End,
+            Ok(_) => return Next::End,
+            Err(_) => {
+                let slow = format!("the head was not whole after {:?}", limits::REQUEST_HEAD_WAIT);
+                let status = StatusCode::REQUEST_TIMEOUT.as_u16();
+                return Next::Refused(Failed::new(Reason::HttpRequestError, slow), status);
+            }
         }
     }
 }
@@ -260,7 +271,7 @@ async fn over_stream(
     routed: &Routed,
     chosen: &Chosen,
 ) -> Result<Answered, Failed> {
-    let lease = within(client, streams.lease(routed.connect_timeout)).await?;
+    let lease = within(client, streams.lease(chosen.wait(routed.connect_timeout))).await?;
     if let (Way::Program(program), true) = (&chosen.hop.way, client.is_websocket())
         && !lease.upgrades(routed.connect_timeout).await
     {
@@ -281,12 +292,15 @@ async fn over_plain(
     routed: &Routed,
     chosen: &Chosen,
 ) -> Result<Answered, Failed> {
-    let mut taken = within(client, plain.take(routed.connect_timeout)).await?;
+    let repeatable = !client.has_body() && is_idempotent(client.method());
+    let repeat = if repeatable { Repeat::Possible } else { Repeat::Impossible };
+    let mut taken = within(client, plain.take(chosen.wait(routed.connect_timeout), repeat)).await?;
     chosen.connected();
     client.count_down();
     let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused };
     let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
-    let answered = exchange(client, hop, progress).await?;
+    let answered = exchange(client, hop, progress).await;
+    let answered = answered.inspect_err(|failed| plain.lost(&taken, failed))?;
     if answered.hop_reusable {
         plain.give_back(taken.connection);
     }
@@ -348,7 +362,7 @@ where
                         edge.request_finished(status, now - begin);
                     }
                     let unreachable = failed.replay == Replay::Untouched;
-                    let outcome = if unreachable { Outcome::ConnectFailed } else { Outcome::Failed };
+                    let outcome = if unreachable { tcp::unreached(failed) } else { Outcome::Failed };
                     exchange.chosen().finish(now, outcome);
                 }
             }
@@ -477,11 +491,16 @@ trait Stage: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone {
 impl<S: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone> Stage for S {}
 
 /// Answers a request that is no valid HTTP, and ends the connection: where the next one would begin is not known.
-async fn refuse(worker: &Worker, direction: Direction, mut exchange: Box<Exchange>, refusal: Refusal) {
-    let failed = Failed::new(Reason::HttpRequestError, refusal.detail());
+async fn refuse(
+    worker: &Worker,
+    direction: Direction,
+    mut exchange: Box<Exchange>,
+    failed: &Failed,
+    status: u16,
+) {
     worker.telemetry.reason(direction, exchange.routed.service.as_deref(), failed.reason);
     let inside = direction == Direction::Outbound;
-    let answer = Answer::new(direction, &failed, Some(refusal.status()), None, inside);
+    let answer = Answer::new(direction, failed, Some(status), None, inside);
     let client = &mut exchange.http1().connection;
     if write(client, &answer, false, true).await.is_ok() {
         linger(client).await;

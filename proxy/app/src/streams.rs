@@ -1,6 +1,6 @@
 //! The streams of an HTTP/2 connection, side by side.
 
-use crate::worker::Worker;
+use crate::{telemetry::Direction, worker::Worker};
 use proxy_http::served::{Incoming, Served};
 use std::{
     future::{Future, poll_fn},
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Serves a connection to its end, each of its streams by `each`. When the proxy drains, no new ones are taken.
 pub async fn serve<S, F>(
     worker: &Rc<Worker>,
+    direction: Direction,
     mut served: Served<S>,
     each: impl Fn(Incoming) -> F,
 ) -> Result<(), h2::Error>
@@ -33,7 +34,7 @@ where
             Some(incoming) => incoming?,
             None => return Ok(()),
         };
-        let Some(counted) = worker.count(policy::limits::CONNECTIONS) else {
+        let Some(counted) = worker.count(direction) else {
             // Not one byte of it has been used: it may be sent to somebody else (RFC 9113 §8.7).
             incoming.respond.send_reset(h2::Reason::REFUSED_STREAM);
             continue;

@@ -1,7 +1,7 @@
 //! A client's TCP connection on its way to a hop, with what is counted and what a failure looks like: a reset.
 
 use crate::{
-    destination::{Chosen, Hops},
+    destination::{ATTEMPTS, Chosen, Hops},
     telemetry::Direction,
     worker::Worker,
 };
@@ -14,9 +14,6 @@ use proxy_http::{
 };
 use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
-
-/// Endpoints that are tried for one connection.
-const ATTEMPTS: usize = 3;
 
 /// Whose connection it is, and where it may go.
 pub struct Path<'a> {
@@ -61,14 +58,14 @@ pub async fn connect(worker: &Worker, hops: &Hops, wait: Duration) -> Result<(Up
     loop {
         let chosen = hops.choose(worker, &tried).await?;
         let in_flight = chosen.load.start(Instant::now().into_std());
-        match chosen.hop.connect(wait).await {
+        match chosen.hop.connect(chosen.wait(wait)).await {
             Ok(upstream) => {
                 in_flight.finish(Instant::now().into_std(), Outcome::Answered);
                 return Ok((upstream, chosen));
             }
             Err(failed) => {
                 chosen.hop.edge.failed(failed.reason);
-                in_flight.finish(Instant::now().into_std(), Outcome::ConnectFailed);
+                in_flight.finish(Instant::now().into_std(), unreached(&failed));
                 tried.push(chosen.hop);
                 let allowed = failed.replay == Replay::Untouched && tried.len() < ATTEMPTS;
                 if !allowed || !hops.others(tried.iter()) {
@@ -76,6 +73,14 @@ pub async fn connect(worker: &Worker, hops: &Hops, wait: Duration) -> Result<(Up
                 }
             }
         }
+    }
+}
+
+/// What an attempt that reached nobody says of the endpoint: nothing, where it was for want of a resource of our own.
+pub fn unreached(failed: &Failed) -> Outcome {
+    match failed.reason {
+        Reason::ConnectionLimitReached => Outcome::Failed,
+        _ => Outcome::ConnectFailed,
     }
 }
 
@@ -90,6 +95,9 @@ pub fn refuse(
     if failed.reason == Reason::DestinationUnavailable {
         worker.telemetry.reason(direction, service.as_deref(), failed.reason);
     }
-    tracing::info!(direction = direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
+    // That a client has gone is no news.
+    if !failed.answered {
+        tracing::info!(direction = direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
+    }
     client.stream().reset_on_drop();
 }

@@ -5,9 +5,10 @@ use crate::{
     destination::{Backend, Destination, Local},
     discovery::Discovery,
     hop::Hop,
+    seldom::Seldom,
     telemetry::{self, Direction, EdgeLabels},
 };
-use policy::{Endpoint, ServicePort, WorkloadName, limits};
+use policy::{Endpoint, Reason, ServicePort, WorkloadName, limits};
 use proxy_balance::Rng;
 use proxy_http::streams::Dialer;
 use proxy_tls::Credentials;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub discovery: Discovery,
     pub dialer: Dialer,
     pub telemetry: telemetry::Worker,
+    /// Connections that this worker holds at most, streams of peers included.
+    pub connections: usize,
     /// The proxy's own ports: no traffic may be sent to them through it.
     pub own_ports: Vec<u16>,
     pub seed: u64,
@@ -50,6 +53,8 @@ pub struct Worker {
     /// How connections to a Service port were found to begin.
     beginnings: Map<ServicePort, Beginning>,
     connections: Cell<usize>,
+    limit: usize,
+    over_limit: Seldom,
     draining: Cell<bool>,
     drain: Notify,
     /// The last connection has ended.
@@ -82,6 +87,8 @@ impl Worker {
             locals: Map::default(),
             beginnings: Map::default(),
             connections: Cell::new(0),
+            limit: parts.connections,
+            over_limit: Seldom::default(),
             draining: Cell::new(false),
             drain: Notify::new(),
             idle: Notify::new(),
@@ -162,9 +169,14 @@ impl Worker {
         self.own_ports.contains(&port)
     }
 
-    /// Counts a new connection; none when a limit is hit.
-    pub fn count(self: &Rc<Self>, limit: usize) -> Option<Counted> {
-        if self.connections.get() >= limit {
+    /// Counts a new connection, or stream of a peer; none when the limit is hit.
+    pub fn count(self: &Rc<Self>, direction: Direction) -> Option<Counted> {
+        if self.connections.get() >= self.limit {
+            self.telemetry.reason(direction, None, Reason::ConnectionLimitReached);
+            if let Some(count) = self.over_limit.due(Instant::now()) {
+                let (direction, limit) = (direction.as_str(), self.limit);
+                tracing::warn!(direction, reason = %Reason::ConnectionLimitReached, limit, "{count} connections refused");
+            }
             return None;
         }
         self.connections.set(self.connections.get() + 1);
@@ -201,8 +213,9 @@ impl Worker {
         self.connections.get()
     }
 
-    /// Lets go of what nobody has used for long.
+    /// Lets go of what nobody has used for long, and looks after slow readers.
     pub fn sweep(&self, now: Instant) {
+        proxy_http::slow::sweep(now);
         self.destinations.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));
         self.locals.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));
         self.backends.borrow_mut().retain(|_, one| one.sweep(now, Rc::strong_count(one) > 1));

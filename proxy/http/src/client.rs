@@ -162,7 +162,8 @@ impl Client {
         }
     }
 
-    pub(crate) fn has_body(&self) -> bool {
+    /// Something follows the head of the request.
+    pub fn has_body(&self) -> bool {
         match self {
             Self::Http1(client) => has_body(client.body),
             Self::Http2(client) => client.has_body,

@@ -1,14 +1,17 @@
 //! A plain connection in use: its stream, what was read and not yet used, what is to be written.
 //! Both directions are polled by one task. Buffers exist only while there is something in them.
 
+use crate::slow;
 use bytes::{Bytes, BytesMut};
 use policy::limits::READ_AHEAD_BYTES;
+use proxy_h1::ResponseHead;
 use proxy_transport::Stream;
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 /// The first read of a message; most heads and many whole messages fit.
@@ -34,6 +37,8 @@ pub struct Reader {
     room: usize,
     /// The kernel tells an error once, and then a plain end: it stays an error for whoever reads on.
     broken: Option<io::ErrorKind>,
+    /// For how many seconds the server keeps the connection idle, if it has said so.
+    announced: Option<u16>,
 }
 
 /// The writing direction.
@@ -54,7 +59,13 @@ impl Connection {
     pub fn new(stream: Stream, read: BytesMut) -> Self {
         let stream = Rc::new(stream);
         Self {
-            reader: Reader { stream: stream.clone(), buffer: read, room: FIRST_READ_BYTES, broken: None },
+            reader: Reader {
+                stream: stream.clone(),
+                buffer: read,
+                room: FIRST_READ_BYTES,
+                broken: None,
+                announced: None,
+            },
             writer: Writer { stream, whole: VecDeque::new(), out: Vec::new(), sent: 0, held: 0 },
         }
     }
@@ -110,6 +121,17 @@ impl Reader {
         Poll::Ready(Ok(count))
     }
 
+    /// Takes note of what a response says of the connection's idle age.
+    pub(crate) fn heard(&mut self, response: &ResponseHead) {
+        if let Some(announced) = response.keep_alive_timeout() {
+            self.announced = Some(u16::try_from(announced.as_secs()).unwrap_or(u16::MAX));
+        }
+    }
+
+    pub(crate) fn announced_idle_age(&self) -> Option<Duration> {
+        self.announced.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
     /// Ready when bytes, the end or an error are there to be read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.buffer.is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(Ok(())) }
@@ -157,24 +179,31 @@ impl Writer {
     /// Ready when everything is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held > 0 {
-            let count = if self.whole.is_empty() {
-                ready!(self.stream.poll_write(cx, &self.out[self.sent..]))?
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let parts = self.whole.iter().map(|bytes| &**bytes).chain([&*self.out]);
-                let mut used = 0;
-                for (at, part) in parts.take(SLICES).enumerate() {
-                    slices[at] = IoSlice::new(if at == 0 { &part[self.sent..] } else { part });
-                    used = at + 1;
-                }
-                ready!(self.stream.poll_write_vectored(cx, &slices[..used]))?
+            let Poll::Ready(written) = self.poll_write(cx) else {
+                slow::add(&self.stream);
+                return Poll::Pending;
             };
+            let count = written?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.consume(count);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.whole.is_empty() {
+            return self.stream.poll_write(cx, &self.out[self.sent..]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let parts = self.whole.iter().map(|bytes| &**bytes).chain([&*self.out]);
+        let mut used = 0;
+        for (at, part) in parts.take(SLICES).enumerate() {
+            slices[at] = IoSlice::new(if at == 0 { &part[self.sent..] } else { part });
+            used = at + 1;
+        }
+        self.stream.poll_write_vectored(cx, &slices[..used])
     }
 
     fn consume(&mut self, count: usize) {

@@ -2,6 +2,7 @@
 
 use crate::body::Failure;
 use policy::Reason;
+use proxy_transport::descriptors;
 use std::{borrow::Cow, io};
 
 /// An attempt that ended without an answer of the application.
@@ -66,6 +67,7 @@ impl Failed {
             (io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof, _) => {
                 Reason::ConnectionTerminated
             }
+            _ if descriptors::are_used_up(error) => Reason::ConnectionLimitReached,
             _ => Reason::ProxyInternalError,
         };
         Self::untouched(reason, error.to_string())

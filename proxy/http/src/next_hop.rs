@@ -162,7 +162,10 @@ impl PlainAnswers<'_> {
         loop {
             if !reader.buffer.is_empty() {
                 match proxy_h1::parse_response(&mut reader.buffer, &mut self.head, &limits) {
-                    Ok(Parse::Complete) => return Poll::Ready(self.checked()),
+                    Ok(Parse::Complete) => {
+                        reader.heard(&self.head);
+                        return Poll::Ready(self.checked());
+                    }
                     Ok(Parse::Partial) => {}
                     Err(refusal) if refusal.status() == 431 => {
                         let reason = Reason::HttpResponseHeaderSectionSize;

@@ -1,15 +1,22 @@
 //! Plaintext connections of one worker to one address: to an application, or to an endpoint without a proxy.
 //!
-//! A pooled connection has no task: whether its server has closed it is looked at when it is taken out. The race that
-//! remains is for replay.
+//! A pooled connection has no task: whether its server has closed it is looked at when it is taken out, and now and then by
+//! `sweep`. Those that are too old to be used are kept: by their end they tell for how long the server keeps connections
+//! (`idle_age`). The race that remains is for replay.
 
-use crate::{connection::Connection, failed::Failed};
+use crate::{
+    connection::Connection,
+    failed::Failed,
+    idle_age::{IdleAge, Repeat},
+};
 use bytes::BytesMut;
-use policy::limits;
+use policy::{Reason, limits};
 use proxy_transport::{Network, Stream};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -19,13 +26,20 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+/// A death this soon after a message was sent is the server's idle timeout; a later one is the message's fault.
+const CLOSING_RACE: Duration = Duration::from_secs(1);
+
 /// The connections to one address.
 pub struct Plain {
     network: Network,
     address: SocketAddr,
-    /// Where to try when `address` refuses: an application of this host that listens on loopback only.
-    loopback: Option<SocketAddr>,
-    idle: RefCell<Vec<Idle>>,
+    /// An application of our own network namespace: the loopback addresses where it may listen instead.
+    loopbacks: Option<[SocketAddr; 2]>,
+    /// Which of its addresses answered last: 0 is `address`, the others follow.
+    answers: Cell<usize>,
+    /// In the order of their last use.
+    idle: RefCell<VecDeque<Idle>>,
+    idle_age: Cell<IdleAge>,
 }
 
 struct Idle {
@@ -38,20 +52,30 @@ pub struct Taken {
     pub connection: Connection,
     /// It has served a request before, and its server may have closed it meanwhile.
     pub reused: bool,
+    /// For how long it was idle, and until when.
+    idle: Duration,
+    at: Instant,
 }
 
 impl Plain {
     /// To an endpoint.
     pub fn new(network: Network, address: SocketAddr) -> Self {
-        Self { network, address, loopback: None, idle: RefCell::default() }
+        Self {
+            network,
+            address,
+            loopbacks: None,
+            answers: Cell::new(0),
+            idle: RefCell::default(),
+            idle_age: Cell::default(),
+        }
     }
 
     /// To an application in our own network namespace.
     pub fn local(network: Network, address: SocketAddr) -> Self {
-        let loopback: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let loopback = (address.ip() != loopback).then(|| SocketAddr::new(loopback, address.port()));
-        Self { loopback, ..Self::new(network, address) }
+        let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+        let loopbacks = if address.is_ipv4() { [v4, v6] } else { [v6, v4] };
+        let loopbacks = Some(loopbacks.map(|ip| SocketAddr::new(ip, address.port())));
+        Self { loopbacks, ..Self::new(network, address) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -59,42 +83,115 @@ impl Plain {
     }
 
     /// An idle connection that is still open, or a new one. The one used last first: the others may age.
-    pub async fn take(&self, connect: Duration) -> Result<Taken, Failed> {
-        loop {
-            let Some(idle) = self.idle.borrow_mut().pop() else { break };
-            if idle.since.elapsed() < limits::IDLE_CONNECTION_AGE
-                && poll_fn(|cx| Poll::Ready(is_open(&idle.connection, cx))).await
-            {
-                return Ok(Taken { connection: idle.connection, reused: true });
-            }
+    pub async fn take(&self, connect: Duration, repeat: Repeat) -> Result<Taken, Failed> {
+        if let Some(taken) = self.pooled(repeat).await {
+            return Ok(taken);
         }
         let stream = self.connect(connect).await?;
-        Ok(Taken { connection: Connection::new(stream, BytesMut::new()), reused: false })
+        let connection = Connection::new(stream, BytesMut::new());
+        Ok(Taken { connection, reused: false, idle: Duration::ZERO, at: Instant::now() })
+    }
+
+    async fn pooled(&self, repeat: Repeat) -> Option<Taken> {
+        loop {
+            let at = Instant::now();
+            let Idle { connection, since } = {
+                let mut held = self.idle.borrow_mut();
+                let idle = at - held.back()?.since;
+                if idle >= self.idle_age.get().usable(at, repeat) {
+                    return None;
+                }
+                held.pop_back()?
+            };
+            let open = poll_fn(|cx| Poll::Ready(is_open(&connection, cx))).await;
+            self.seen(&connection, at - since, open, at);
+            if open {
+                return Some(Taken { connection, reused: true, idle: at - since, at });
+            }
+        }
+    }
+
+    /// Learns of an idle connection's end, or of its life.
+    fn seen(&self, connection: &Connection, idle: Duration, open: bool, now: Instant) {
+        let mut age = self.idle_age.get();
+        if open {
+            age.open(idle);
+        } else {
+            // It was closed some time ago: the kernel has kept when.
+            let ago = connection.stream().silent_for().unwrap_or_default();
+            age.closed(idle.saturating_sub(ago), now);
+        }
+        self.idle_age.set(age);
     }
 
     /// A new connection.
     pub async fn connect(&self, wait: Duration) -> Result<Stream, Failed> {
         let connect = async {
-            match (self.network.connect(self.address).await, self.loopback) {
-                (Err(error), Some(loopback)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    // The first refusal is the one to tell of.
-                    self.network.connect(loopback).await.map_err(|_| error)
-                }
-                (connected, _) => connected,
+            match self.loopbacks {
+                None => self.network.connect(self.address).await,
+                Some(loopbacks) => self.connect_local([self.address, loopbacks[0], loopbacks[1]]).await,
             }
         };
         timeout(wait, connect)
             .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| Failed::connecting(&error))
+    }
+
+    /// An application may listen on one family only, on its pod's address only, on loopback only. Where it does not listen, its
+    /// kernel says so at once; so its addresses are tried one after the other (the order of RFC 8305, without its delays):
+    /// the one that answered last, then as dialled, then loopback of that family, then of the other.
+    async fn connect_local(&self, addresses: [SocketAddr; 3]) -> io::Result<Stream> {
+        let last = self.answers.get();
+        let mut told = None;
+        for at in [last].into_iter().chain((0..addresses.len()).filter(|at| *at != last)) {
+            match self.network.connect_local(addresses[at]).await {
+                Ok(stream) => {
+                    self.answers.set(at);
+                    return Ok(stream);
+                }
+                Err(error) if at == 0 => {
+                    let listens_not = error.kind() == io::ErrorKind::ConnectionRefused;
+                    told = Some(error);
+                    if !listens_not {
+                        break;
+                    }
+                }
+                // Refused too, or the family is switched off.
+                Err(_) => {}
+            }
+        }
+        // What the address said that was dialled is the one thing to tell of.
+        Err(told.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
     }
 
     /// Keeps a connection whose last message is whole, for the next request.
     pub fn give_back(&self, mut connection: Connection) {
+        if !connection.is_clean() {
+            return;
+        }
+        if let Some(announced) = connection.reader.announced_idle_age() {
+            let mut age = self.idle_age.get();
+            age.announced(announced);
+            self.idle_age.set(age);
+        }
+        connection.rest();
         let mut idle = self.idle.borrow_mut();
-        if connection.is_clean() && idle.len() < limits::IDLE_CONNECTIONS_PER_ADDRESS {
-            connection.rest();
-            idle.push(Idle { connection, since: Instant::now() });
+        if idle.len() == limits::IDLE_CONNECTIONS_PER_ADDRESS {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { connection, since: Instant::now() });
+    }
+
+    /// Learns from a message that found no answer on a connection that was taken out.
+    pub fn lost(&self, taken: &Taken, failed: &Failed) {
+        let raced = !failed.answered
+            && failed.reason == Reason::ConnectionTerminated
+            && taken.at.elapsed() < CLOSING_RACE;
+        if taken.reused && raced {
+            let mut age = self.idle_age.get();
+            age.closed(taken.idle, Instant::now());
+            self.idle_age.set(age);
         }
     }
 
@@ -103,7 +200,9 @@ impl Plain {
         // Nobody waits for what it looks at.
         let mut cx = Context::from_waker(Waker::noop());
         self.idle.borrow_mut().retain(|idle| {
-            now - idle.since < limits::IDLE_CONNECTION_AGE && is_open(&idle.connection, &mut cx)
+            let (age, open) = (now - idle.since, is_open(&idle.connection, &mut cx));
+            self.seen(&idle.connection, age, open, now);
+            open && age < limits::IDLE_CONNECTION_AGE
         });
     }
 }
@@ -113,3 +212,6 @@ fn is_open(connection: &Connection, cx: &mut Context<'_>) -> bool {
     let mut byte = [0; 1];
     connection.stream().poll_read_buf(cx, &mut ReadBuf::new(&mut byte)).is_pending()
 }
+
+#[cfg(test)]
+mod tests;

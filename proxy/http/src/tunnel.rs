@@ -93,3 +93,6 @@ fn broken(error: &BodyError) -> Failed {
     let (BodyError::Source(failure) | BodyError::Sink(failure)) = error;
     Failed::new(Reason::ConnectionTerminated, error.to_string()).reset(failure.reset())
 }
+
+#[cfg(test)]
+mod tests;

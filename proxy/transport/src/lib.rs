@@ -4,6 +4,7 @@
 //! protocol. `memory` is the same transport without a kernel, so that whole proxies run in one process on virtual time.
 
 mod connect;
+pub mod descriptors;
 pub mod heap;
 mod listen;
 pub mod memory;
@@ -11,5 +12,5 @@ mod original;
 mod stream;
 
 pub use connect::{Network, SystemNetwork};
-pub use listen::Listener;
-pub use stream::Stream;
+pub use listen::{Listener, Reach};
+pub use stream::{Backlog, Stream};

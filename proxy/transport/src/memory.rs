@@ -12,7 +12,11 @@ use std::{
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::{io::ReadBuf, sync::mpsc, time::Sleep};
+use tokio::{
+    io::ReadBuf,
+    sync::mpsc,
+    time::{Instant, Sleep},
+};
 
 /// Bytes that one direction holds before its writer waits: a small socket buffer.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -47,6 +51,8 @@ struct Pipe {
     bytes: std::collections::VecDeque<u8>,
     ended: bool,
     reset: bool,
+    /// When either came.
+    since: Option<Instant>,
     /// A reader was told of the reset; from now on, as with a kernel's socket, it finds an end.
     told: bool,
     reader: Option<Waker>,
@@ -152,6 +158,11 @@ impl Memory {
         self.reset_on_drop.set(true);
     }
 
+    /// How long ago the other end ended its direction, or the connection.
+    pub(crate) fn ended_for(&self) -> Option<Duration> {
+        self.incoming.borrow().since.map(|since| since.elapsed())
+    }
+
     /// On the accepted end, what the other one dialled: a memory network redirects by handing the end to a proxy.
     pub(crate) fn original_destination(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
@@ -184,11 +195,13 @@ impl fmt::Debug for Memory {
 impl Pipe {
     fn end(&mut self) {
         self.ended = true;
+        self.since.get_or_insert_with(Instant::now);
         wake(&mut self.reader);
     }
 
     fn reset(&mut self) {
         self.reset = true;
+        self.since.get_or_insert_with(Instant::now);
         self.bytes.clear();
         wake(&mut self.reader);
         wake(&mut self.writer);

@@ -2,12 +2,15 @@
 
 use crate::memory::Memory;
 use bytes::{Buf, BufMut, BytesMut};
+use policy::limits;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     net::SocketAddr,
+    os::fd::AsRawFd,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,14 +24,15 @@ pub struct Stream(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// With the peer's family, IPv4 or not, where it is known: it saves asking for an address.
-    Tcp(RefCell<TcpStream>, Option<bool>),
+    /// With the peer's family, IPv4 or not, where it is known: it saves asking for an address. And whether it is looked after
+    /// because its reader is slow.
+    Tcp(RefCell<TcpStream>, Option<bool>, Cell<bool>),
     Memory(RefCell<Memory>),
 }
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self(Kind::Tcp(RefCell::new(stream), None))
+        Self(Kind::Tcp(RefCell::new(stream), None, Cell::new(false)))
     }
 }
 
@@ -41,7 +45,7 @@ impl From<Memory> for Stream {
 impl Stream {
     /// A connection that was accepted from `peer`.
     pub(crate) fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self(Kind::Tcp(RefCell::new(stream), Some(peer.ip().to_canonical().is_ipv4())))
+        Self(Kind::Tcp(RefCell::new(stream), Some(peer.ip().to_canonical().is_ipv4()), Cell::new(false)))
     }
 
     /// Reads what is there, at most `room` bytes, onto the end of `buffer`. `Ok(0)` is the peer's end.
@@ -68,7 +72,7 @@ impl Stream {
     /// As `AsyncRead::poll_read`.
     pub fn poll_read_buf(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
+            Kind::Tcp(tcp, ..) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
             Kind::Memory(memory) => memory.borrow_mut().poll_read(cx, buffer),
         }
     }
@@ -76,7 +80,7 @@ impl Stream {
     /// Ready when a read would not wait: bytes, the end, or an error are there.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => tcp.borrow().poll_read_ready(cx),
+            Kind::Tcp(tcp, ..) => tcp.borrow().poll_read_ready(cx),
             Kind::Memory(memory) => memory.borrow_mut().poll_readable(cx),
         }
     }
@@ -84,7 +88,7 @@ impl Stream {
     /// As `AsyncWrite::poll_write`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
+            Kind::Tcp(tcp, ..) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
             Kind::Memory(memory) => memory.borrow_mut().poll_write(cx, bytes),
         }
     }
@@ -96,7 +100,7 @@ impl Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => Pin::new(&mut *tcp.borrow_mut()).poll_write_vectored(cx, slices),
+            Kind::Tcp(tcp, ..) => Pin::new(&mut *tcp.borrow_mut()).poll_write_vectored(cx, slices),
             Kind::Memory(memory) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
                 memory.borrow_mut().poll_write(cx, first.map_or(&[], |slice| slice))
@@ -120,7 +124,7 @@ impl Stream {
     pub fn shutdown_write(&self) {
         match &self.0 {
             // An error says that the connection is gone already: the end has come either way.
-            Kind::Tcp(tcp, _) => {
+            Kind::Tcp(tcp, ..) => {
                 let _ = socket2::SockRef::from(&*tcp.borrow()).shutdown(std::net::Shutdown::Write);
             }
             Kind::Memory(memory) => memory.borrow_mut().shutdown_write(),
@@ -130,17 +134,69 @@ impl Stream {
     /// Makes the coming drop a reset (RST) instead of an end. What was written and not yet sent is lost, so flush first.
     pub fn reset_on_drop(&self) {
         match &self.0 {
-            Kind::Tcp(tcp, _) => {
+            Kind::Tcp(tcp, ..) => {
                 let _ = tcp.borrow().set_zero_linger();
             }
             Kind::Memory(memory) => memory.borrow_mut().reset_on_drop(),
         }
     }
 
+    /// The peer takes no more for now. True when somebody should look after it, and does not do so yet: [`Stream::forgive`].
+    pub fn is_newly_slow(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(tcp, _, slow) => {
+                // Local sockets have no time limit, and need nobody.
+                let limited = || socket2::SockRef::from(&*tcp.borrow()).tcp_user_timeout();
+                !slow.replace(true) && limited().is_ok_and(|limit| limit.is_some())
+            }
+            Kind::Memory(_) => false,
+        }
+    }
+
+    /// The peer takes what it gets again.
+    pub fn forgive(&self) {
+        self.give_time(limits::USER_TIMEOUT);
+        if let Kind::Tcp(_, _, slow) = &self.0 {
+            slow.set(false);
+        }
+    }
+
+    /// Sets how long written bytes may be without acknowledgement (`TCP_USER_TIMEOUT`).
+    pub fn give_time(&self, limit: Duration) {
+        if let Kind::Tcp(tcp, ..) = &self.0 {
+            // An error says that the connection is gone, and somebody else will find that.
+            let _ = socket2::SockRef::from(&*tcp.borrow()).set_tcp_user_timeout(Some(limit));
+        }
+    }
+
+    /// What the kernel knows of the connection's writing side.
+    pub fn backlog(&self) -> io::Result<Backlog> {
+        let Kind::Tcp(tcp, ..) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
+        let tcp = tcp.borrow();
+        let (queued, info) = (queued(&tcp)?, information(&tcp)?);
+        Ok(Backlog {
+            queued,
+            acknowledged: info.bytes_acknowledged,
+            silent: Duration::from_millis(info.common.tcpi_last_ack_recv.into()),
+        })
+    }
+
+    /// How long ago the peer was last heard of, its end included: where that is known.
+    pub fn silent_for(&self) -> Option<Duration> {
+        match &self.0 {
+            // Each segment has an acknowledgement, a FIN too.
+            Kind::Tcp(tcp, ..) => {
+                let info = information(&tcp.borrow()).ok()?;
+                Some(Duration::from_millis(info.common.tcpi_last_ack_recv.into()))
+            }
+            Kind::Memory(memory) => memory.borrow().ended_for(),
+        }
+    }
+
     /// Where the client really wanted to go, before a REDIRECT rule brought it here.
     pub fn original_destination(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp, family) => {
+            Kind::Tcp(tcp, family, _) => {
                 let tcp = tcp.borrow();
                 let ipv4 = match family {
                     Some(ipv4) => *ipv4,
@@ -155,7 +211,7 @@ impl Stream {
     /// The address of our end, IPv4 as IPv4 also on a dual-stack socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => tcp.borrow().local_addr().map(crate::original::canonical),
+            Kind::Tcp(tcp, ..) => tcp.borrow().local_addr().map(crate::original::canonical),
             Kind::Memory(memory) => memory.borrow().original_destination(),
         }
     }
@@ -163,10 +219,54 @@ impl Stream {
     /// The address of the other end, IPv4 as IPv4 also on a dual-stack socket.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Kind::Tcp(tcp, _) => tcp.borrow().peer_addr().map(crate::original::canonical),
+            Kind::Tcp(tcp, ..) => tcp.borrow().peer_addr().map(crate::original::canonical),
             Kind::Memory(memory) => Ok(memory.borrow().peer_address()),
         }
     }
+}
+
+/// What a connection's writing side has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    /// Bytes that were written and are not acknowledged, whether they were sent or not.
+    pub queued: usize,
+    /// Bytes that ever were.
+    pub acknowledged: u64,
+    /// Time since the peer last acknowledged anything, a probe of its closed window included.
+    pub silent: Duration,
+}
+
+/// `struct tcp_info` of the kernel, somewhat longer than that of the C library (Linux 4.1).
+#[repr(C)]
+struct Information {
+    common: libc::tcp_info,
+    pacing_rate: u64,
+    greatest_pacing_rate: u64,
+    bytes_acknowledged: u64,
+}
+
+/// `TCP_INFO`.
+fn information(stream: &TcpStream) -> io::Result<Information> {
+    let mut info = std::mem::MaybeUninit::<Information>::zeroed();
+    let mut length = size_of::<Information>() as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the kernel writes at most `length` bytes, which are ours; all zeroes is a value of `Information`.
+    #[allow(unsafe_code)]
+    let (outcome, info) = unsafe {
+        let outcome =
+            libc::getsockopt(stream.as_raw_fd(), level, name, info.as_mut_ptr().cast(), &mut length);
+        (outcome, info.assume_init())
+    };
+    if outcome == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `SIOCOUTQ` (tcp(7)).
+fn queued(stream: &TcpStream) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int where it is told to, which is ours.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &mut count) };
+    if outcome == 0 { Ok(count.max(0) as usize) } else { Err(io::Error::last_os_error()) }
 }
 
 impl AsyncRead for Stream {

@@ -208,6 +208,7 @@ impl Stage {
             let telemetry = Telemetry::new(Gauges::default);
             let network = Network::Memory(network.clone());
             let worker = Worker::new(Parts {
+                connections: policy::limits::CONNECTIONS,
                 workload: WorkloadName::new("shop", name),
                 discovery,
                 dialer: Dialer { network, credentials: Identity::fixed(credentials).shared() },
@@ -418,7 +419,7 @@ fn enter<F>(worker: &Rc<Worker>, stream: Stream, serve: fn(Rc<Worker>, Stream) -
 where
     F: Future<Output = ()> + 'static,
 {
-    let counted = worker.count(policy::limits::CONNECTIONS);
+    let counted = worker.count(proxy_app::telemetry::Direction::Outbound);
     let served = serve(worker.clone(), stream);
     tokio::task::spawn_local(async move {
         served.await;

@@ -253,14 +253,17 @@ async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ende
 }
 
 async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
-    let Exchange { client, routed, chosen, .. } = exchange;
+    let Exchange { client, routed, chosen, tried, .. } = exchange;
     let chosen = chosen.as_ref().expect("the stage `balance` stands before");
     match &chosen.hop.way {
         Way::Peer(streams) => over_stream(worker, client, streams, routed, chosen).await,
         Way::Program(program) if routed.speaks_http2(client) => {
             over_stream(worker, client, &program.streams, routed, chosen).await
         }
-        Way::Program(program) => over_plain(worker, client, &program.plain, routed, chosen).await,
+        Way::Program(program) => {
+            let again = !tried.is_empty();
+            over_plain(worker, client, &program.plain, routed, chosen, again).await
+        }
     }
 }
 
@@ -277,7 +280,7 @@ async fn over_stream(
     {
         // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
         drop(lease);
-        return over_plain(worker, client, &program.plain, routed, chosen).await;
+        return over_plain(worker, client, &program.plain, routed, chosen, false).await;
     }
     chosen.connected();
     client.count_down();
@@ -291,10 +294,13 @@ async fn over_plain(
     plain: &Plain,
     routed: &Routed,
     chosen: &Chosen,
+    again: bool,
 ) -> Result<Answered, Failed> {
     let repeatable = !client.has_body() && is_idempotent(client.method());
     let repeat = if repeatable { Repeat::Possible } else { Repeat::Impossible };
-    let mut taken = within(client, plain.take(chosen.wait(routed.connect_timeout), repeat)).await?;
+    let wait = chosen.wait(routed.connect_timeout);
+    let take = async { if again { plain.fresh(wait).await } else { plain.take(wait, repeat).await } };
+    let mut taken = within(client, take).await?;
     chosen.connected();
     client.count_down();
     let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused };

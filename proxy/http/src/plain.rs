@@ -87,6 +87,11 @@ impl Plain {
         if let Some(taken) = self.pooled(repeat).await {
             return Ok(taken);
         }
+        self.fresh(connect).await
+    }
+
+    /// A new connection, for a request that a pooled one has died under: the others may be as dead.
+    pub async fn fresh(&self, connect: Duration) -> Result<Taken, Failed> {
         let stream = self.connect(connect).await?;
         let connection = Connection::new(stream, BytesMut::new());
         Ok(Taken { connection, reused: false, idle: Duration::ZERO, at: Instant::now() })

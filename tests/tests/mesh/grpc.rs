@@ -1,6 +1,5 @@
 //! gRPC: the standard interoperability cases by grpc-go's own programs, through every kind of way, and gRPC-Web.
 
-use crate::HTTP2_IS_SEEN;
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue};
@@ -92,9 +91,7 @@ fn grpc_interoperates() {
         assert!(direct.is_empty(), "without any proxy: {direct:#?}");
         let failed: Vec<_> = grid.routes().flat_map(failures).collect();
         assert!(failed.is_empty(), "declared as {declared:?}: {failed:#?}");
-        if HTTP2_IS_SEEN {
-            calls_were_counted(&grid);
-        }
+        calls_were_counted(&grid);
     }
 }
 
@@ -158,9 +155,6 @@ fn grpc_deadlines_are_told_and_held() {
             assert_eq!(answer.trailer("grpc-status"), Some("0"), "{name}: {answer:?}");
             let left = nanoseconds(answer.text());
             assert!(left > 3_000_000_000 && left <= 5_000_000_000, "{name}: {}", answer.text());
-            if !HTTP2_IS_SEEN {
-                return;
-            }
             // The caller waits longer than it said, so that who keeps the time is the mesh.
             let (answer, _) = client.start(call("stall", "200m"), true).await.unwrap();
             let answer = receive_answer(answer).await.unwrap();
@@ -171,12 +165,10 @@ fn grpc_deadlines_are_told_and_held() {
             );
             assert!(answer.body.is_empty() && answer.trailers.is_none(), "{name}: {answer:?}");
         });
-        if HTTP2_IS_SEEN {
-            eventually(PATIENCE, || {
-                let seen = resets.lock().unwrap();
-                holds(*seen == vec![Reason::CANCEL; at + 1], format!("{name}: the server saw {seen:?}"))
-            });
-        }
+        eventually(PATIENCE, || {
+            let seen = resets.lock().unwrap();
+            holds(*seen == vec![Reason::CANCEL; at + 1], format!("{name}: the server saw {seen:?}"))
+        });
     }
 }
 
@@ -196,9 +188,6 @@ fn nanoseconds(text: &str) -> u64 {
 /// gRPC clients look at nothing but the status in the head, trailers or not.
 #[test]
 fn grpc_callers_are_told_of_failures_in_their_own_words() {
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     let grid = Grid::new(Port::auto(PORT));
     // Nobody listens on any port.
     for Route { name, client, address } in grid.routes() {

@@ -1,6 +1,5 @@
 //! HTTP/2 with prior knowledge: what passes between two ends without a proxy passes with them, frame by frame where it counts.
 
-use crate::HTTP2_IS_SEEN;
 use bytes::Bytes;
 use h2::{Reason, ext::Protocol};
 use http::{HeaderMap, HeaderValue, Request};
@@ -243,9 +242,6 @@ fn h2load_with_100_streams_a_connection() {
         );
         assert!(report.contains(&expected), "{name}: {report}");
     }
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     // Two ways lead out of the client to each server, and four ways into the meshed one.
     for (pod, direction) in [(&grid.meshed_client, "outbound"), (&grid.meshed_server, "inbound")] {
         eventually(PATIENCE, || {
@@ -325,12 +321,8 @@ fn h2_fields_and_trailers_arrive_as_they_were_sent() {
             let request = request.header("weft-http", "1.0").header("weft-peer", "root").body(()).unwrap();
             let (answer, _) = client.start(request, true).await.unwrap();
             let answer = receive_answer(answer).await.unwrap();
-            let mut seen: Vec<_> = answer.text().lines().collect();
-            if !HTTP2_IS_SEEN {
-                seen.retain(|line| !line.starts_with("weft-"));
-            }
             assert_eq!(
-                seen,
+                answer.text().lines().collect::<Vec<_>>(),
                 [
                     "GET http://Shop.Example:8080/fields/a%20b/../c?x=1&x=2;%C3%A4",
                     "x-twice: 1",
@@ -472,10 +464,8 @@ fn h2_header_lists_have_a_limit() {
             let answer = sized(100_000).await;
             assert_eq!(answer.status(), 200, "{name}");
             assert!(answer.body.len() > 100_000, "{name}: {} bytes arrived", answer.body.len());
-            if HTTP2_IS_SEEN {
-                assert_eq!(sized(140_000).await.status(), 431, "{name}");
-                assert_eq!(sized(10_000).await.status(), 200, "{name}: the connection has stayed");
-            }
+            assert_eq!(sized(140_000).await.status(), 431, "{name}");
+            assert_eq!(sized(10_000).await.status(), 200, "{name}: the connection has stayed");
         });
     }
 }
@@ -590,9 +580,6 @@ fn h2_a_slow_reader_stalls_only_itself() {
 /// A server that asks its connections to end loses no request: it is the proxy's connection, and not the client's.
 #[test]
 fn h2_goaway_of_the_server_is_not_noticed() {
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     let (grid, servers) = serve();
     for Route { name, client, address } in grid.routes() {
         run(async {
@@ -617,9 +604,6 @@ fn h2_goaway_of_the_server_is_not_noticed() {
 /// A proxy that drains says so by GOAWAY, and finishes what it has.
 #[test]
 fn h2_goaway_of_a_draining_proxy() {
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     let world = World::new();
     let service = world.service("web", "server", &[Port::auto(PORT)]);
     let (mut server, mut client) = (world.meshed("server"), world.meshed("client"));
@@ -748,9 +732,6 @@ fn h2_websocket_talks_through_both_proxies() {
 /// Where `appProtocol` says that the server speaks HTTP/2, a client of HTTP/1.1 reaches it, WebSockets included.
 #[test]
 fn h2_only_servers_are_reached_by_http_1_1() {
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     let grid = Grid::new(Port::declared(PORT, "kubernetes.io/h2c"));
     let _servers = grid.servers().map(|pod| Server::start(pod, PORT, chat));
     for Route { name, client: pod, address } in grid.routes() {
@@ -809,9 +790,6 @@ fn h2_only_servers_are_reached_by_http_1_1() {
 /// And the other way: a WebSocket of HTTP/2 to a server that `appProtocol` says speaks HTTP/1.1.
 #[test]
 fn h2_websocket_reaches_a_server_of_http_1_1() {
-    if !HTTP2_IS_SEEN {
-        return;
-    }
     let grid = Grid::new(Port::declared(PORT, "http"));
     let _apps = grid.servers().map(|pod| {
         App::tcp(pod, PORT, |stream| {

@@ -20,6 +20,3 @@ mod programs;
 mod refusals;
 mod rollout;
 mod tcp;
-
-/// Whether proxies see the messages of HTTP/2, or carry it as bytes.
-const HTTP2_IS_SEEN: bool = true;

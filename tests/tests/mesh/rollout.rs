@@ -1,6 +1,5 @@
 //! Pods are replaced one after the other, as a Deployment does it, under load of every kind: nothing fails.
 
-use crate::HTTP2_IS_SEEN;
 use ::h2::{SendStream, client::ResponseFuture};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -153,7 +152,10 @@ impl Load {
                     self.answered.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(answer) => self.fail(&what, format!("{:?} {}", answer.head, answer.text())),
-                Err(error) => self.fail(&what, format!("{error:?}")),
+                Err(error) => {
+                    connection.kept = None;
+                    self.fail(&what, format!("{error:?}"));
+                }
             }
             if at == FRESH {
                 connection.kept = None;
@@ -184,14 +186,8 @@ impl Load {
     }
 
     async fn converse(&self, connection: &mut Connection<'_>, turns: usize) -> Result<(), String> {
-        let (answer, mut body) = loop {
-            let (answer, body) = connection.start(request("POST", "/echo"), false).await.map_err(said)?;
-            match answer.await {
-                Ok(answer) => break (answer, body),
-                Err(error) if is_unprocessed(&error) => connection.kept = None,
-                Err(error) => return Err(format!("no answer: {error:?}")),
-            }
-        };
+        let (answer, mut body) = connection.start(request("POST", "/echo"), false).await.map_err(said)?;
+        let answer = answer.await.map_err(|error| format!("no answer: {error:?}"))?;
         if answer.status() != 200 {
             return Err(format!("{answer:?}"));
         }
@@ -223,7 +219,7 @@ fn said(error: ::h2::Error) -> String {
     format!("{error:?}")
 }
 
-/// A connection that is made anew when the other side has asked for that: as any client of HTTP/2 does.
+/// A connection that is kept until something fails on it. It leads to the client's own proxy, which stays.
 struct Connection<'a> {
     pod: &'a Pod,
     to: SocketAddr,
@@ -236,30 +232,14 @@ impl Connection<'_> {
         request: ::http::Request<()>,
         whole: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), ::h2::Error> {
-        if let Some(client) = &mut self.kept {
-            match client.start(request.clone(), whole).await {
-                Err(error) if is_unprocessed(&error) => {}
-                other => return other,
-            }
-        }
-        let client = self.kept.insert(h2::Client::connect(self.pod, self.to).await?);
+        let client = match &mut self.kept {
+            Some(client) => client,
+            None => self.kept.insert(h2::Client::connect(self.pod, self.to).await?),
+        };
         client.start(request, whole).await
     }
 
     async fn request(&mut self, method: &str) -> Result<h2::Answer, ::h2::Error> {
-        loop {
-            let answer = self.try_request(method).await;
-            if answer.is_err() {
-                self.kept = None;
-            }
-            match answer {
-                Err(error) if is_unprocessed(&error) => {}
-                other => return other,
-            }
-        }
-    }
-
-    async fn try_request(&mut self, method: &str) -> Result<h2::Answer, ::h2::Error> {
         let path = if method == "GET" { "/" } else { "/echo" };
         let (answer, mut body) = self.start(request(method, path), method == "GET").await?;
         if method == "POST" {
@@ -268,12 +248,6 @@ impl Connection<'_> {
         }
         h2::receive_answer(answer).await
     }
-}
-
-/// Whether the other side asked for another connection before it processed the request: every client of HTTP/2 makes one then
-/// (RFC 9113 §6.8). A proxy that sees requests does that itself; only its own end would show.
-fn is_unprocessed(error: &::h2::Error) -> bool {
-    !HTTP2_IS_SEEN && !error.is_reset() && error.reason() == Some(::h2::Reason::NO_ERROR)
 }
 
 /// A pod with its program.

@@ -276,7 +276,7 @@ async fn over_stream(
 ) -> Result<Answered, Failed> {
     let lease = within(client, streams.lease(chosen.wait(routed.connect_timeout))).await?;
     if let (Way::Program(program), true) = (&chosen.hop.way, client.is_websocket())
-        && !lease.upgrades(routed.connect_timeout).await
+        && !lease.upgrades().await
     {
         // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
         drop(lease);

@@ -278,16 +278,20 @@ impl Lease {
     }
 
     /// Does the other end let streams be upgraded (RFC 8441 §3)? A program says so with its settings, for which this waits.
-    pub async fn upgrades(&self, wait: Duration) -> bool {
-        if self.connection.wire {
+    pub async fn upgrades(&self) -> bool {
+        let connection = &self.connection;
+        if connection.wire {
             return true;
         }
-        let greeting = self.connection.greeting.notified();
-        if !self.connection.greeted.get() && !self.connection.closed.get() {
-            // A program that takes too long is asked all the same, and refuses by itself.
-            let _ = timeout(wait, greeting).await;
+        let greeting = connection.greeting.notified();
+        if !connection.greeted.get()
+            && !connection.closed.get()
+            && timeout(limits::SETTINGS_WAIT, greeting).await.is_err()
+        {
+            // It does not speak HTTP/2.
+            connection.closed.set(true);
         }
-        self.connection.sender.borrow().is_extended_connect_protocol_enabled()
+        connection.sender.borrow().is_extended_connect_protocol_enabled()
     }
 
     /// Opens the stream.

@@ -45,6 +45,8 @@ fn impatient(pod: &Pod, port: u16, posts: Arc<AtomicU32>) -> App {
                 return;
             }
         }
+        // What comes now is too late, as where the news of the end is so long on its way: it meets a reset.
+        thread::sleep(Duration::from_millis(4));
     })
 }
 

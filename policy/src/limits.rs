@@ -90,3 +90,9 @@ pub const STALLED_READER: Duration = Duration::from_secs(15 * 60);
 pub const LAST_CONNECT_WAIT: Duration = Duration::from_millis(3_500);
 /// Metric series of one proxy; further ones are folded into `other`.
 pub const SERIES: usize = 2_000;
+/// Bytes of access log lines that a worker holds in one of its two buffers until they are written; further lines are dropped.
+pub const ACCESS_LOG_BYTES: usize = 1024 * 1024;
+/// Bytes of an access log buffer that are kept for the next lines.
+pub const ACCESS_LOG_KEPT_BYTES: usize = 64 * 1024;
+/// Bytes of one value in the access log; the rest is cut off.
+pub const ACCESS_LOG_VALUE_BYTES: usize = 2 * 1024;

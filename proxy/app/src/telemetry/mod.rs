@@ -11,7 +11,9 @@
 //! | `scrape` | the sum of the shards as metric families |
 //! | `process` | the process' own use of the machine |
 //! | `text` | the two exposition formats |
+//! | `access` | the access log, which is no number, but is told by the same workers |
 
+pub mod access;
 mod edge;
 mod process;
 mod scrape;
@@ -28,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use policy::Reason;
 
+use access::AccessLog;
 pub use edge::{BUCKETS, Edge, EdgeLabels};
 pub use text::Format;
 
@@ -77,6 +80,7 @@ struct Inner {
     table: Mutex<Table>,
     events: Mutex<Vec<Arc<Mutex<Events>>>>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+    access: AccessLog,
 }
 
 /// Counts of what happens once a connection. The words are literals of the code, so they are few.
@@ -91,10 +95,16 @@ enum Event {
 impl Telemetry {
     /// Nothing counted yet; `gauges` is called at each scrape, on the thread that scrapes, and must not block.
     pub fn new(gauges: impl Fn() -> Gauges + Send + Sync + 'static) -> Self {
+        Self::logging(gauges, AccessLog::new(access::Mode::Off))
+    }
+
+    /// The same, with an access log.
+    pub fn logging(gauges: impl Fn() -> Gauges + Send + Sync + 'static, access: AccessLog) -> Self {
         Self(Arc::new(Inner {
             table: Mutex::new(Table::new(policy::limits::SERIES)),
             events: Mutex::default(),
             gauges: Box::new(gauges),
+            access,
         }))
     }
 
@@ -103,7 +113,7 @@ impl Telemetry {
         let events = Arc::default();
         let mut all = lock(&self.0.events);
         all.push(Arc::clone(&events));
-        Worker { telemetry: self.clone(), index: all.len() - 1, events }
+        Worker { telemetry: self.clone(), index: all.len() - 1, events, access: self.0.access.worker() }
     }
 
     /// The whole exposition: every shard, summed now.
@@ -119,7 +129,8 @@ impl Telemetry {
             }
         }
         let totals = lock(&self.0.table).totals();
-        scrape::Snapshot::new(totals, events.into_iter().collect(), (self.0.gauges)(), process)
+        let events = events.into_iter().collect();
+        scrape::Snapshot::new(totals, events, self.0.access.lines(), (self.0.gauges)(), process)
     }
 }
 
@@ -135,9 +146,15 @@ pub struct Worker {
     telemetry: Telemetry,
     index: usize,
     events: Arc<Mutex<Events>>,
+    access: access::Handle,
 }
 
 impl Worker {
+    /// The worker's way into the access log.
+    pub fn access(&self) -> &access::Handle {
+        &self.access
+    }
+
     /// The worker's numbers under these labels; made where they are new. Keep the handle as long as the endpoint or
     /// the client is known: only label sets that no worker holds make room for new ones when the budget is used up.
     ///

@@ -15,7 +15,7 @@ use prometheus_client::registry::Unit;
 
 use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER};
 use super::table::Totals;
-use super::{Direction, Event, Gauges, process};
+use super::{Direction, Event, Gauges, access, process};
 
 /// Services whose endpoint age has a series; the rest show the greatest of theirs as `other`.
 const AGES: usize = 128;
@@ -25,6 +25,7 @@ const AGES: usize = 128;
 pub(super) struct Snapshot {
     pub totals: Totals,
     events: Vec<(Event, u64)>,
+    access: Option<access::Lines>,
     gauges: Gauges,
     process: process::Usage,
 }
@@ -33,12 +34,13 @@ impl Snapshot {
     pub(super) fn new(
         totals: Totals,
         mut events: Vec<(Event, u64)>,
+        access: Option<access::Lines>,
         mut gauges: Gauges,
         process: process::Usage,
     ) -> Self {
         events.sort();
         gauges.endpoint_ages = bounded(gauges.endpoint_ages);
-        Self { totals, events, gauges, process }
+        Self { totals, events, access, gauges, process }
     }
 }
 
@@ -65,6 +67,7 @@ impl Collector for Snapshot {
         self.connections(&mut encoder)?;
         self.reasons(&mut encoder)?;
         self.events(&mut encoder)?;
+        self.access(&mut encoder)?;
         self.state(&mut encoder)?;
         self.control(&mut encoder)?;
         self.process.encode(&mut encoder)
@@ -180,6 +183,17 @@ impl Snapshot {
                     [("direction", direction.as_str()), ("outcome", outcome), ("key_exchange", key_exchange)];
                 counter(&mut family, &labels, *count)?;
             }
+        }
+        Ok(())
+    }
+
+    fn access(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(lines) = self.access else { return Ok(()) };
+        let help = "Lines of the access log: written, dropped for want of room, failed to be written.";
+        let mut family = encoder.encode_descriptor("weft_access_log_lines", help, None, MetricType::Counter)?;
+        let outcomes = [("written", lines.written), ("dropped", lines.dropped), ("failed", lines.failed)];
+        for (outcome, count) in outcomes {
+            counter(&mut family, &[("outcome", outcome)], count)?;
         }
         Ok(())
     }

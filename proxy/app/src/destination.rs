@@ -64,11 +64,12 @@ pub struct Chosen {
     /// Nothing else is left to try.
     last: bool,
     in_flight: RefCell<Option<InFlight>>,
+    answered: Cell<Option<Instant>>,
 }
 
 impl Chosen {
     fn new(hop: Rc<Hop>, load: Load, last: bool) -> Self {
-        Self { hop, load, last, in_flight: RefCell::default() }
+        Self { hop, load, last, in_flight: RefCell::default(), answered: Cell::default() }
     }
 
     /// How long it may take to connect there, where a policy allows `connect`: longer when there is nothing better to do, so
@@ -91,9 +92,16 @@ impl Chosen {
 
     /// The answer has begun. How long it lasts says nothing about the endpoint.
     pub fn answered(&self) {
+        let now = Instant::now();
+        self.answered.set(Some(now));
         if let Some(in_flight) = &mut *self.in_flight.borrow_mut() {
-            in_flight.answered(Instant::now().into_std());
+            in_flight.answered(now.into_std());
         }
+    }
+
+    /// When the answer began, if it has.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.answered.get()
     }
 
     pub fn finish(&self, now: Instant, outcome: Outcome) {

@@ -5,44 +5,52 @@ use crate::{
     destination::{Hops, Local},
     detection::{self, Detected, detect},
     hop::Hop,
+    logged::{self, Origin},
     requests::{Requests, Routed},
     streams, tcp,
-    telemetry::{Direction::Inbound, Edge},
+    telemetry::Direction::Inbound,
     worker::{Beginning, Worker},
 };
 use bytes::BytesMut;
 use policy::{Reason, limits::LOCAL_CONNECT_WAIT};
 use proxy_detect::Protocol;
 use proxy_http::{
-    accept::Accepted, client::Client, connection::Connection, failed::Failed, head::StreamRequest,
-    served::Incoming, tcp::stream_to_tcp,
+    accept::Accepted,
+    client::Client,
+    connection::Connection,
+    failed::Failed,
+    head::StreamRequest,
+    served::Incoming,
+    tcp::{Carried, stream_to_tcp},
 };
 use proxy_transport::Stream;
 use std::rc::Rc;
+use tokio::time::Instant;
 
 /// accept → original destination → port policy → `weft/1`: handshake, streams; else protocol → requests or bytes → application.
 pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let Ok(original) = client.original_destination() else { return client.reset_on_drop() };
     if worker.is_own_port(original.port()) {
-        tracing::warn!(%original, reason = %Reason::ProxyLoopDetected, "a connection was made to the proxy itself");
-        worker.telemetry.reason(Inbound, None, Reason::ProxyLoopDetected);
-        return client.reset_on_drop();
+        let reason = Reason::ProxyLoopDetected;
+        tracing::warn!(%original, %reason, "a connection was made to the proxy itself");
+        worker.telemetry.reason(Inbound, None, reason);
+        return tcp::turn_away(&worker, Inbound, client, reason, "it was made to the proxy itself");
     }
     let local = worker.local(original).await;
+    let origin = Origin::new(&worker, original, &client);
+    let path = Box::new(tcp::Path::new(&worker, Inbound, origin, routed(&local, &local.hop)));
     let mut client = Connection::new(client, BytesMut::new());
-    let hops = Hops::One(local.hop.clone());
     let service_port = local.service();
-    let service: Option<Rc<str>> = service_port.as_ref().map(|service| service.to_string().into());
     // Not that its server speaks first: connecting to it before it is known that no peer proxy calls would be for nothing.
     let remembered = service_port.as_ref().and_then(|service| worker.beginning(service));
     let remembered = remembered.filter(|beginning| *beginning == Beginning::Undecided);
     // Each phase has a box of its own, as in `outbound`.
-    let connect = || tcp::connect(&worker, &hops, LOCAL_CONNECT_WAIT);
-    match Box::pin(detect(&mut client, remembered, connect)).await {
+    match Box::pin(detect(&mut client, remembered, || path.connect())).await {
         // Even if it was slow to speak, so that the application has been connected to: it is not for the application.
         Ok(Detected { protocol: Protocol::Tls(hello), .. }) if hello.offers(proxy_tls::ALPN) => {
             let (stream, read) = client.into_parts();
-            Box::pin(peer(worker, local, stream, read)).await;
+            let origin = path.origin;
+            Box::pin(peer(worker, local, origin, stream, read)).await;
         }
         Ok(Detected { protocol, how, upstream, beginning }) => {
             if let (Some(beginning), Some(service)) = (beginning, &service_port) {
@@ -56,25 +64,24 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
             match protocol {
                 Protocol::Http1 => {
                     detection::keep(upstream);
-                    Box::pin(Requests { worker, direction: Inbound, route }.serve_http1(client)).await;
+                    let origin = path.origin;
+                    let requests = Requests { worker, direction: Inbound, origin, route };
+                    Box::pin(requests.serve_http1(client)).await;
                 }
                 Protocol::Http2 => {
-                    Box::pin(Requests { worker, direction: Inbound, route }.serve_http2(client)).await;
+                    let origin = path.origin;
+                    let requests = Requests { worker, direction: Inbound, origin, route };
+                    Box::pin(requests.serve_http2(client)).await;
                 }
-                Protocol::Tls(_) | Protocol::Opaque => {
-                    let connect_timeout = LOCAL_CONNECT_WAIT;
-                    let path =
-                        tcp::Path { worker: &worker, direction: Inbound, hops, connect_timeout, service };
-                    Box::pin(path.carry(client, upstream)).await;
-                }
+                Protocol::Tls(_) | Protocol::Opaque => Box::pin(path.carry(client, upstream)).await,
             }
         }
-        Err(failed) => tcp::refuse(&worker, Inbound, service, client, &failed),
+        Err(failed) => path.refuse(client, &failed),
     }
 }
 
 /// A peer proxy: the handshake, then its streams, side by side.
-async fn peer(worker: Rc<Worker>, local: Rc<Local>, socket: Stream, read: BytesMut) {
+async fn peer(worker: Rc<Worker>, local: Rc<Local>, origin: Origin, socket: Stream, read: BytesMut) {
     let from = socket.peer_address().map(|address| address.to_string()).unwrap_or_default();
     let accepted = match worker.credentials() {
         Some(credentials) => Box::pin(Accepted::handshake(socket, read, &credentials)).await,
@@ -87,20 +94,22 @@ async fn peer(worker: Rc<Worker>, local: Rc<Local>, socket: Stream, read: BytesM
             let service = local.service().map(|service| service.to_string());
             worker.telemetry.reason(Inbound, service.as_deref(), failed.reason);
             tracing::warn!(from, reason = %failed.reason, "a peer was refused: {}", failed.detail);
-            return;
+            return logged::Connection::refused(&origin, service.as_deref(), &failed).log(&worker, Inbound);
         }
     };
     let outcome = if accepted.is_resumed() { "resumed" } else { "full" };
     worker.telemetry.handshake(Inbound, outcome, accepted.key_exchange());
     let hop = local.hop_of(&worker, accepted.peer());
     hop.edge.connection_opened();
+    let origin = Origin { identity: Some(accepted.peer().clone()), ..origin };
     let Accepted { streams, .. } = accepted;
     let route = {
         let (local, hop) = (local.clone(), hop.clone());
         move || routed(&local, &hop)
     };
-    let requests = Rc::new(Requests { worker: worker.clone(), direction: Inbound, route });
-    let ended = streams::serve(&worker, Inbound, streams, |incoming| {
+    let requests = Rc::new(Requests { worker: worker.clone(), direction: Inbound, origin, route });
+    let refused = || requests.refuse_stream();
+    let ended = streams::serve(&worker, Inbound, streams, refused, |incoming| {
         stream(requests.clone(), local.clone(), hop.clone(), incoming)
     });
     if let Err(error) = ended.await {
@@ -122,7 +131,7 @@ async fn stream<F: Fn() -> Routed + 'static>(
         Ok(request) => requests.one(Client::http2(request, body, respond, open)).await,
         Err(parts) => {
             let request = http::Request::from_parts(*parts, body);
-            tcp_stream(&local, &hop.edge, Incoming { request, respond, open }).await;
+            tcp_stream(&requests, &local, &hop, Incoming { request, respond, open }).await;
         }
     }
 }
@@ -136,24 +145,42 @@ fn routed(local: &Local, hop: &Rc<Hop>) -> Routed {
     }
 }
 
-async fn tcp_stream(local: &Local, edge: &Edge, incoming: Incoming) {
-    let stream = match local.plain().connect(LOCAL_CONNECT_WAIT).await {
-        Ok(stream) => stream,
+async fn tcp_stream<F: Fn() -> Routed>(
+    requests: &Requests<F>,
+    local: &Local,
+    hop: &Hop,
+    mut incoming: Incoming,
+) {
+    let (begun, edge) = (Instant::now(), &hop.edge);
+    let (carried, ended) = match local.plain().connect(LOCAL_CONNECT_WAIT).await {
+        Ok(stream) => {
+            let mut connection = Connection::new(stream, BytesMut::new());
+            let (carried, ended) = stream_to_tcp(incoming, &mut connection).await;
+            if ended.is_err() {
+                connection.stream().reset_on_drop();
+            }
+            (carried, ended)
+        }
         Err(failed) => {
-            edge.failed(failed.reason);
-            let mut respond = incoming.respond;
-            return respond.send_reset(h2::Reason::CONNECT_ERROR);
+            incoming.respond.send_reset(h2::Reason::CONNECT_ERROR);
+            (Carried::default(), Err(failed))
         }
     };
-    let mut hop = Connection::new(stream, BytesMut::new());
-    match stream_to_tcp(incoming, &mut hop).await {
-        Ok(carried) => {
-            edge.sent(carried.response_bytes);
-            edge.received(carried.request_bytes);
-        }
-        Err(failed) => {
-            edge.failed(failed.reason);
-            hop.stream().reset_on_drop();
-        }
+    edge.sent(carried.to_client);
+    edge.received(carried.from_client);
+    let failed = ended.err();
+    if let Some(failed) = &failed {
+        edge.failed(failed.reason);
     }
+    let service = (requests.route)().service;
+    let line = logged::Connection {
+        origin: &requests.origin,
+        service: service.as_deref(),
+        hop: Some(hop),
+        attempts: 1,
+        elapsed: begun.elapsed(),
+        carried,
+        failed: failed.as_ref(),
+    };
+    line.log(&requests.worker, Inbound);
 }

@@ -14,6 +14,7 @@ mod generated;
 mod hop;
 pub mod identity;
 pub mod inbound;
+mod logged;
 pub mod outbound;
 pub mod proxy;
 mod requests;

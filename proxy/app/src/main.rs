@@ -2,7 +2,10 @@
 
 use clap::Parser;
 use policy::{TrustDomain, WorkloadName};
-use proxy_app::proxy::{self, Settings};
+use proxy_app::{
+    proxy::{self, Settings},
+    telemetry::access::{Mode, Target},
+};
 use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 /// The sidecar proxy of one workload: takes the connections that weft-init redirects, and carries them with mTLS.
@@ -44,6 +47,12 @@ struct Arguments {
     /// How long connections may go on after SIGTERM: 30s, 500ms, 2m
     #[arg(long, env = "WEFT_PROXY_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Access log, a line of JSON each: off, errors (what failed) or all requests and connections
+    #[arg(long, env = "WEFT_PROXY_ACCESS_LOG", value_name = "MODE", default_value = "off", value_parser = str::parse::<Mode>)]
+    access_log: Mode,
+    /// Where the access log goes [default: standard output]; renamed or deleted, the file is made anew
+    #[arg(long, env = "WEFT_PROXY_ACCESS_LOG_FILE", value_name = "FILE")]
+    access_log_file: Option<PathBuf>,
     /// What to log, on stderr: error, warn, info, debug, or filters as in proxy_app=debug
     #[arg(long, env = "WEFT_PROXY_LOG", default_value = "info")]
     log: String,
@@ -75,6 +84,8 @@ fn main() -> ExitCode {
         workers: arguments.workers.map_or_else(proxy_app::cpus::granted, usize::from),
         mark: arguments.mark,
         drain_timeout: arguments.drain_timeout,
+        access_log: arguments.access_log,
+        access_log_target: arguments.access_log_file.map_or(Target::Stdout, Target::File),
     };
     match proxy::run(settings) {
         Ok(()) => ExitCode::SUCCESS,

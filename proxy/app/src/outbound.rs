@@ -3,6 +3,7 @@
 use crate::{
     destination::Destination,
     detection::{self, Detected, detect, http_of},
+    logged::Origin,
     requests::{Requests, Routed},
     tcp,
     telemetry::Direction::Outbound,
@@ -19,21 +20,25 @@ use std::rc::Rc;
 pub async fn serve(worker: Rc<Worker>, client: Stream) {
     let Ok(original) = client.original_destination() else { return client.reset_on_drop() };
     if worker.is_own_port(original.port()) && is_direct(&client, original) {
-        tracing::warn!(%original, reason = %Reason::ProxyLoopDetected, "a connection was made to the proxy itself");
-        worker.telemetry.reason(Outbound, None, Reason::ProxyLoopDetected);
-        return client.reset_on_drop();
+        let reason = Reason::ProxyLoopDetected;
+        tracing::warn!(%original, %reason, "a connection was made to the proxy itself");
+        worker.telemetry.reason(Outbound, None, reason);
+        return tcp::turn_away(&worker, Outbound, client, reason, "it was made to the proxy itself");
     }
     let destination = worker.destination(original).await;
+    let origin = Origin::new(&worker, original, &client);
+    let path = Box::new(tcp::Path::new(&worker, Outbound, origin, route(&worker, &destination)));
     let mut client = Connection::new(client, BytesMut::new());
     // Each phase has a box of its own, so that a connection holds no more memory than its phase needs: 15 KiB otherwise.
-    match Box::pin(protocol(&worker, &destination, &mut client)).await {
+    match Box::pin(protocol(&path, &destination, &mut client)).await {
         Ok(Detected { protocol: protocol @ (Protocol::Http1 | Protocol::Http2), upstream, .. }) => {
             detection::keep(upstream.filter(|_| protocol == Protocol::Http1));
             let route = {
                 let worker = worker.clone();
                 move || route(&worker, &destination)
             };
-            let requests = Requests { worker, direction: Outbound, route };
+            let origin = path.origin;
+            let requests = Requests { worker, direction: Outbound, origin, route };
             if protocol == Protocol::Http1 {
                 Box::pin(requests.serve_http1(client)).await;
             } else {
@@ -41,21 +46,18 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
             }
         }
         // TLS of the application's own travels as bytes.
-        Ok(Detected { upstream, .. }) => {
-            let Routed { hops, connect_timeout, service, .. } = route(&worker, &destination);
-            let path = tcp::Path { worker: &worker, direction: Outbound, hops, connect_timeout, service };
-            Box::pin(path.carry(client, upstream)).await;
-        }
-        Err(failed) => tcp::refuse(&worker, Outbound, route(&worker, &destination).service, client, &failed),
+        Ok(Detected { upstream, .. }) => Box::pin(path.carry(client, upstream)).await,
+        Err(failed) => path.refuse(client, &failed),
     }
 }
 
 /// Declared, remembered or detected: what the client speaks.
 async fn protocol(
-    worker: &Rc<Worker>,
+    path: &tcp::Path<'_>,
     destination: &Destination,
     client: &mut Connection,
 ) -> Result<Detected, Failed> {
+    let worker = path.worker;
     let resolved = destination.resolve(worker);
     let remembered = resolved.service.as_ref().and_then(|service| worker.beginning(service));
     let known = match resolved.protocol {
@@ -67,13 +69,7 @@ async fn protocol(
     };
     let detected = match known {
         Some(protocol) => Detected::new(protocol, How::AppProtocol, None),
-        None => {
-            detect(client, remembered, || async {
-                let Routed { hops, connect_timeout, .. } = route(worker, destination);
-                tcp::connect(worker, &hops, connect_timeout).await
-            })
-            .await?
-        }
+        None => detect(client, remembered, || path.connect()).await?,
     };
     if let (Some(beginning), Some(service)) = (detected.beginning, &resolved.service) {
         worker.remember(service, beginning);

@@ -7,11 +7,15 @@ use crate::{
     identity::{self, Identity},
     inbound, outbound,
     seldom::Seldom,
-    telemetry::{Direction, Gauges, Telemetry},
+    tcp,
+    telemetry::{
+        Direction, Gauges, Telemetry,
+        access::{self, AccessLog, Writing},
+    },
     worker::{Parts, SWEEP, Worker},
 };
 use anyhow::{Context, Result, anyhow};
-use policy::{TrustDomain, WorkloadName, limits};
+use policy::{Reason, TrustDomain, WorkloadName, limits};
 use proxy_http::{failed::Failed, streams::Dialer};
 use proxy_tls::{Credentials, Trust};
 use proxy_transport::{Listener, Network, Reach, Stream, SystemNetwork, descriptors, heap};
@@ -33,6 +37,8 @@ use tokio::{
 
 /// Wait before the next accept when one has failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What the last lines of the access log have at the end, if whoever reads them is stuck.
+const ACCESS_LOG_END: Duration = Duration::from_secs(1);
 
 /// What a proxy is told at its start.
 #[derive(Clone, Debug)]
@@ -48,6 +54,8 @@ pub struct Settings {
     pub workers: usize,
     pub mark: Option<u32>,
     pub drain_timeout: Duration,
+    pub access_log: access::Mode,
+    pub access_log_target: access::Target,
 }
 
 /// Serves until it is told to end, and drains.
@@ -74,7 +82,8 @@ async fn serve(settings: Settings, anchors: Trust) -> Result<()> {
             clock: SystemTime::now,
         },
     );
-    let telemetry = Telemetry::new(gauges(&control, &discovery, &identity));
+    let (access_log, writing) = start_access_log(&settings)?;
+    let telemetry = Telemetry::logging(gauges(&control, &discovery, &identity), access_log);
     let (stop, stopped) = watch::channel(false);
     let stop = Arc::new(stop);
     let mut workers = start_workers(&settings, &discovery, &identity, &telemetry, &stopped)?;
@@ -110,8 +119,23 @@ async fn serve(settings: Settings, anchors: Trust) -> Result<()> {
     while let Some(connections) = workers.recv().await {
         left += connections;
     }
+    if let Some(writing) = writing {
+        writing.end(ACCESS_LOG_END);
+    }
     tracing::info!("ended, with {left} connections cut off");
     Ok(())
+}
+
+/// The log, and the thread that writes it if there is anything to write.
+fn start_access_log(settings: &Settings) -> Result<(AccessLog, Option<Writing>)> {
+    let log = AccessLog::new(settings.access_log);
+    if settings.access_log == access::Mode::Off {
+        return Ok((log, None));
+    }
+    let target = settings.access_log_target.clone();
+    let writing = Writing::start(log.clone(), target)
+        .with_context(|| format!("the access log cannot be opened: {:?}", settings.access_log_target))?;
+    Ok((log, Some(writing)))
 }
 
 /// Starts the threads. Each reports at its end how many connections it had to cut off.
@@ -224,7 +248,10 @@ where
                             drop(counted);
                         });
                     }
-                    None => stream.reset_on_drop(),
+                    None => {
+                        let reason = Reason::ConnectionLimitReached;
+                        tcp::turn_away(&worker, direction, stream, reason, "there are as many as may be");
+                    }
                 },
                 Err(error) => {
                     if let Some(count) = failures.due(Instant::now()) {

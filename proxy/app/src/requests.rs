@@ -1,15 +1,19 @@
 //! Requests: the stages that each passes, and what becomes of a failure. HTTP/1 brings them one after the other on a
 //! connection, HTTP/2 side by side on its streams.
 
+mod line;
+
 use crate::{
     destination::{ATTEMPTS, Chosen, Hops},
     hop::{Hop, Way},
+    logged::{self, Origin},
     respond::Answer,
     streams, tcp,
     telemetry::Direction,
     worker::Worker,
 };
 use http::StatusCode;
+use line::log;
 use policy::{Protocol, Reason, limits};
 use proxy_balance::Outcome;
 use proxy_h1::{BodyLength, Limits, Parse, Refusal};
@@ -44,6 +48,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Requests<F> {
     pub worker: Rc<Worker>,
     pub direction: Direction,
+    pub origin: Origin,
     /// Asked anew for each request: policy may have changed.
     pub route: F,
 }
@@ -64,6 +69,10 @@ pub struct Exchange {
     routed: Routed,
     chosen: Option<Chosen>,
     tried: Vec<Rc<Hop>>,
+    /// When its head was there.
+    begun: Instant,
+    /// What the proxy's own answer was for.
+    failed: Option<Failed>,
 }
 
 /// An exchange comes back from each stage with what it led to.
@@ -73,20 +82,23 @@ type Stopped = (Box<Exchange>, Failed);
 impl<F: Fn() -> Routed> Requests<F> {
     /// Serves a connection of HTTP/1 to its end.
     pub async fn serve_http1(self, client: Connection) {
-        let Self { worker, direction, route } = self;
+        let Self { worker, direction, origin, route } = self;
         let mut stages = stages(&worker, direction);
         let mut exchange = Box::new(Exchange::new(Client::http1(client), route()));
         loop {
             match next_request(&worker, exchange.http1()).await {
                 Next::Request => {}
                 Next::Refused(failed, status) => {
-                    return Box::pin(refuse(&worker, direction, exchange, &failed, status)).await;
+                    return Box::pin(refuse(&worker, direction, &origin, exchange, failed, status)).await;
                 }
                 Next::End => return,
             }
             exchange.routed = route();
+            exchange.begun = Instant::now();
             // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
-            let (ended, answered) = match Box::pin(stages.call(exchange)).await {
+            let ended = Box::pin(stages.call(exchange)).await;
+            log(&worker, direction, &origin, &ended);
+            let (ended, answered) = match ended {
                 Ok(ended) => ended,
                 // What the client has of an answer must not look whole.
                 Err((mut exchange, _)) => return exchange.http1().connection.stream().reset_on_drop(),
@@ -109,31 +121,44 @@ impl<F: Fn() -> Routed + 'static> Requests<F> {
         let (stream, read) = client.into_parts();
         let served = match Box::pin(Served::clear(stream, read)).await {
             Ok(served) => served,
-            Err(failed) => {
-                let service = (self.route)().service;
-                tracing::info!(direction = self.direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
-                return self.worker.telemetry.reason(self.direction, service.as_deref(), failed.reason);
-            }
+            Err(failed) => return self.broken(&failed),
         };
         let requests = Rc::new(self);
         let worker = requests.worker.clone();
-        let ended = streams::serve(&worker, requests.direction, served, |incoming| {
+        let refused = || requests.refuse_stream();
+        let ended = streams::serve(&worker, requests.direction, served, refused, |incoming| {
             let requests = requests.clone();
             async move { requests.one(Client::program(incoming)).await }
         });
         if let Err(error) = ended.await {
-            let reason = Reason::HttpRequestError;
-            tracing::info!(direction = requests.direction.as_str(), %reason, "an HTTP/2 connection broke: {error}");
-            let service = (requests.route)().service;
-            requests.worker.telemetry.reason(requests.direction, service.as_deref(), reason);
+            let detail = format!("an HTTP/2 connection broke: {error}");
+            requests.broken(&Failed::new(Reason::HttpRequestError, detail));
         }
     }
+}
 
+impl<F: Fn() -> Routed> Requests<F> {
     /// Serves one request that is alone on its stream.
     pub async fn one(&self, client: Client) {
         let exchange = Box::new(Exchange::new(client, (self.route)()));
         // Its outcome is with the client, and counted.
-        let _ = Box::pin(stages(&self.worker, self.direction).call(exchange)).await;
+        let ended = Box::pin(stages(&self.worker, self.direction).call(exchange)).await;
+        log(&self.worker, self.direction, &self.origin, &ended);
+    }
+
+    /// Tells of a stream that was refused, as there are too many.
+    pub fn refuse_stream(&self) {
+        let service = (self.route)().service;
+        let failed = Failed::new(Reason::ConnectionLimitReached, "there are as many streams as may be");
+        logged::Connection::refused(&self.origin, service.as_deref(), &failed)
+            .log(&self.worker, self.direction);
+    }
+
+    fn broken(&self, failed: &Failed) {
+        let (worker, direction, service) = (&self.worker, self.direction, (self.route)().service);
+        tracing::info!(direction = direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
+        worker.telemetry.reason(direction, service.as_deref(), failed.reason);
+        logged::Connection::refused(&self.origin, service.as_deref(), failed).log(worker, direction);
     }
 }
 
@@ -152,7 +177,7 @@ fn stages(worker: &Rc<Worker>, direction: Direction) -> impl Stage + use<> {
 
 impl Exchange {
     fn new(client: Client, routed: Routed) -> Self {
-        Self { client, routed, chosen: None, tried: Vec::new() }
+        Self { client, routed, chosen: None, tried: Vec::new(), begun: Instant::now(), failed: None }
     }
 
     fn http1(&mut self) -> &mut Http1 {
@@ -171,6 +196,7 @@ impl Exchange {
         self.http1().rest();
         self.chosen = None;
         self.tried.clear();
+        self.failed = None;
     }
 }
 
@@ -339,7 +365,8 @@ where
 {
     service_fn(move |exchange: Box<Exchange>| {
         let chosen = exchange.chosen();
-        let (edge, begin) = (chosen.hop.edge.clone(), Instant::now());
+        let edge = chosen.hop.edge.clone();
+        let begin = if exchange.tried.is_empty() { exchange.begun } else { Instant::now() };
         chosen.start(begin);
         edge.request_started();
         let attempt = inner.call(exchange);
@@ -388,7 +415,14 @@ where
             match exchange.routed.hops.choose(&worker, &exchange.tried).await {
                 Ok(chosen) => exchange.chosen = Some(chosen),
                 Err(failed) => {
-                    worker.telemetry.reason(direction, exchange.routed.service.as_deref(), failed.reason);
+                    let (service, elapsed) = (exchange.routed.service.as_deref(), exchange.begun.elapsed());
+                    worker.telemetry.unsent(
+                        direction,
+                        service,
+                        failed.reason,
+                        failed.reason.status(),
+                        elapsed,
+                    );
                     return Err((exchange, failed));
                 }
             }
@@ -444,7 +478,10 @@ where
                 Client::Http2(client) => Some(tell_http2(client, &answer, &failed, grpc)),
             };
             match answered {
-                Some(answered) => Ok((exchange, answered)),
+                Some(answered) => {
+                    exchange.failed = Some(failed);
+                    Ok((exchange, answered))
+                }
                 None => Err((exchange, failed)),
             }
         }
@@ -488,7 +525,8 @@ fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) 
     {
         let _ = send.send_data(body, true);
     }
-    Answered { status, ..Answered::default() }
+    let grpc_status = grpc.then(|| failed.reason.grpc_status());
+    Answered { status, grpc_status, ..Answered::default() }
 }
 
 /// What every stage is: a tower service over exchanges.
@@ -500,16 +538,22 @@ impl<S: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone> Stage
 async fn refuse(
     worker: &Worker,
     direction: Direction,
+    origin: &Origin,
     mut exchange: Box<Exchange>,
-    failed: &Failed,
+    failed: Failed,
     status: u16,
 ) {
-    worker.telemetry.reason(direction, exchange.routed.service.as_deref(), failed.reason);
+    let service = exchange.routed.service.as_deref();
+    worker.telemetry.unsent(direction, service, failed.reason, status, Duration::ZERO);
     let inside = direction == Direction::Outbound;
-    let answer = Answer::new(direction, failed, Some(status), None, inside);
-    let client = &mut exchange.http1().connection;
-    if write(client, &answer, false, true).await.is_ok() {
-        linger(client).await;
+    let answer = Answer::new(direction, &failed, Some(status), None, inside);
+    let written = write(&mut exchange.http1().connection, &answer, false, true).await.is_ok();
+    exchange.begun = Instant::now();
+    exchange.failed = Some(failed);
+    let ended = Ok((exchange, Answered { status, ..Answered::default() }));
+    log(worker, direction, origin, &ended);
+    if let (true, Ok((mut exchange, _))) = (written, ended) {
+        linger(&mut exchange.http1().connection).await;
     }
 }
 

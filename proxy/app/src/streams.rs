@@ -9,11 +9,13 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Serves a connection to its end, each of its streams by `each`. When the proxy drains, no new ones are taken.
+/// Serves a connection to its end, each of its streams by `each`. When the proxy drains, no new ones are taken. `refused` is told
+/// of a stream for which there is no room.
 pub async fn serve<S, F>(
     worker: &Rc<Worker>,
     direction: Direction,
     mut served: Served<S>,
+    refused: impl Fn(),
     each: impl Fn(Incoming) -> F,
 ) -> Result<(), h2::Error>
 where
@@ -37,6 +39,7 @@ where
         let Some(counted) = worker.count(direction) else {
             // Not one byte of it has been used: it may be sent to somebody else (RFC 9113 §8.7).
             incoming.respond.send_reset(h2::Reason::REFUSED_STREAM);
+            refused();
             continue;
         };
         let stream = each(incoming);

@@ -1,7 +1,10 @@
-//! A client's TCP connection on its way to a hop, with what is counted and what a failure looks like: a reset.
+//! A client's TCP connection on its way to a hop, with what is counted and logged, and what a failure looks like: a reset.
 
 use crate::{
-    destination::{ATTEMPTS, Chosen, Hops},
+    destination::{ATTEMPTS, Chosen},
+    hop::Hop,
+    logged::{self, Origin},
+    requests::Routed,
     telemetry::Direction,
     worker::Worker,
 };
@@ -10,69 +13,105 @@ use proxy_balance::Outcome;
 use proxy_http::{
     connection::Connection,
     failed::{Failed, Replay},
-    tcp::Upstream,
+    tcp::{Carried, Upstream},
 };
-use std::{rc::Rc, time::Duration};
+use proxy_transport::Stream;
+use std::{cell::RefCell, rc::Rc};
 use tokio::time::Instant;
 
 /// Whose connection it is, and where it may go.
 pub struct Path<'a> {
     pub worker: &'a Rc<Worker>,
-    pub direction: Direction,
-    pub hops: Hops,
-    pub connect_timeout: Duration,
-    pub service: Option<Rc<str>>,
+    direction: Direction,
+    pub origin: Origin,
+    routed: Routed,
+    begun: Instant,
+    /// The hops that it was sent to; the last one is where it went.
+    tried: RefCell<Vec<Rc<Hop>>>,
 }
 
-impl Path<'_> {
+impl<'a> Path<'a> {
+    pub fn new(worker: &'a Rc<Worker>, direction: Direction, origin: Origin, routed: Routed) -> Self {
+        Self { worker, direction, origin, routed, begun: Instant::now(), tried: RefCell::default() }
+    }
+
     /// Carries the connection to its end, over the upstream connection that detection has made or over a new one.
     pub async fn carry(self, mut client: Connection, upstream: Option<(Upstream, Chosen)>) {
         let connected = match upstream {
             Some(connected) => Ok(connected),
-            None => connect(self.worker, &self.hops, self.connect_timeout).await,
+            None => self.connect().await,
         };
         let (upstream, chosen) = match connected {
             Ok(connected) => connected,
-            Err(failed) => return refuse(self.worker, self.direction, self.service, client, &failed),
+            Err(failed) => return self.refuse(client, &failed),
         };
         let edge = chosen.hop.edge.clone();
         let _in_flight = chosen.load.start(Instant::now().into_std());
         edge.connection_opened();
-        match upstream.carry(&mut client).await {
-            Ok(carried) => {
-                edge.sent(carried.request_bytes);
-                edge.received(carried.response_bytes);
-            }
-            Err(failed) => {
-                edge.failed(failed.reason);
-                client.stream().reset_on_drop();
-            }
+        let (carried, ended) = upstream.carry(&mut client).await;
+        edge.sent(carried.from_client);
+        edge.received(carried.to_client);
+        let failed = ended.err();
+        if let Some(failed) = &failed {
+            edge.failed(failed.reason);
+            client.stream().reset_on_drop();
         }
         edge.connection_closed();
+        self.log(carried, failed.as_ref());
     }
-}
 
-/// Connects to a hop, and to another one when the first is not to be reached.
-pub async fn connect(worker: &Worker, hops: &Hops, wait: Duration) -> Result<(Upstream, Chosen), Failed> {
-    let mut tried = Vec::new();
-    loop {
-        let chosen = hops.choose(worker, &tried).await?;
-        let in_flight = chosen.load.start(Instant::now().into_std());
-        match chosen.hop.connect(chosen.wait(wait)).await {
-            Ok(upstream) => {
-                in_flight.finish(Instant::now().into_std(), Outcome::Answered);
-                return Ok((upstream, chosen));
-            }
-            Err(failed) => {
-                chosen.hop.edge.failed(failed.reason);
-                in_flight.finish(Instant::now().into_std(), unreached(&failed));
-                tried.push(chosen.hop);
-                let allowed = failed.replay == Replay::Untouched && tried.len() < ATTEMPTS;
-                if !allowed || !hops.others(tried.iter()) {
-                    return Err(failed);
+    /// Connects to a hop, and to another one when the first is not to be reached.
+    pub async fn connect(&self) -> Result<(Upstream, Chosen), Failed> {
+        let (worker, hops) = (self.worker, &self.routed.hops);
+        self.tried.borrow_mut().clear();
+        loop {
+            let tried = self.tried.borrow().clone();
+            let chosen = hops.choose(worker, &tried).await.inspect_err(|failed| {
+                worker.telemetry.reason(self.direction, self.routed.service.as_deref(), failed.reason);
+            })?;
+            let in_flight = chosen.load.start(Instant::now().into_std());
+            self.tried.borrow_mut().push(chosen.hop.clone());
+            match chosen.hop.connect(chosen.wait(self.routed.connect_timeout)).await {
+                Ok(upstream) => {
+                    in_flight.finish(Instant::now().into_std(), Outcome::Answered);
+                    return Ok((upstream, chosen));
+                }
+                Err(failed) => {
+                    chosen.hop.edge.failed(failed.reason);
+                    in_flight.finish(Instant::now().into_std(), unreached(&failed));
+                    let tried = self.tried.borrow();
+                    let allowed = failed.replay == Replay::Untouched && tried.len() < ATTEMPTS;
+                    if !allowed || !hops.others(tried.iter()) {
+                        return Err(failed);
+                    }
                 }
             }
         }
+    }
+
+    /// A TCP client can be told nothing but that it failed.
+    pub fn refuse(self, client: Connection, failed: &Failed) {
+        // A client that has gone was not refused by anybody.
+        let refused = (!failed.answered).then_some(failed);
+        if let Some(failed) = refused {
+            tracing::info!(direction = self.direction.as_str(), service = self.routed.service.as_deref(), reason = %failed.reason, "{}", failed.detail);
+        }
+        client.stream().reset_on_drop();
+        self.log(Carried::default(), refused);
+    }
+
+    fn log(&self, carried: Carried, failed: Option<&Failed>) {
+        let tried = self.tried.borrow();
+        let line = logged::Connection {
+            origin: &self.origin,
+            service: self.routed.service.as_deref(),
+            hop: tried.last().map(|hop| &**hop),
+            attempts: tried.len(),
+            elapsed: self.begun.elapsed(),
+            carried,
+            failed,
+        };
+        line.log(self.worker, self.direction);
     }
 }
 
@@ -84,20 +123,18 @@ pub fn unreached(failed: &Failed) -> Outcome {
     }
 }
 
-/// A TCP client can be told nothing but that it failed.
-pub fn refuse(
+/// Resets a connection that is not to be served at all, which is counted already.
+pub fn turn_away(
     worker: &Worker,
     direction: Direction,
-    service: Option<Rc<str>>,
-    client: Connection,
-    failed: &Failed,
+    client: Stream,
+    reason: Reason,
+    detail: &'static str,
 ) {
-    if failed.reason == Reason::DestinationUnavailable {
-        worker.telemetry.reason(direction, service.as_deref(), failed.reason);
+    // Without an original destination there is nothing to say of it.
+    if let Ok(destination) = client.original_destination() {
+        let (origin, failed) = (Origin::new(worker, destination, &client), Failed::new(reason, detail));
+        logged::Connection::refused(&origin, None, &failed).log(worker, direction);
     }
-    // That a client has gone is no news.
-    if !failed.answered {
-        tracing::info!(direction = direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
-    }
-    client.stream().reset_on_drop();
+    client.reset_on_drop();
 }

@@ -103,6 +103,27 @@ impl Client {
         }
     }
 
+    /// The request target, as the client wrote it; of HTTP/2, `:path`.
+    pub fn target(&self) -> &[u8] {
+        match self {
+            Self::Http1(client) => client.head.target(),
+            Self::Http2(client) => client.request.path(),
+        }
+    }
+
+    /// Whom the request is for: Host or `:authority`, empty where neither says.
+    pub fn authority(&self) -> &[u8] {
+        match self {
+            Self::Http1(client) => client.head.authority(),
+            Self::Http2(client) => match client.request.parts.uri.authority() {
+                Some(authority) if client.request.version == http::Version::HTTP_2 => {
+                    authority.as_str().as_bytes()
+                }
+                _ => client.request.parts.headers.get(http::header::HOST).map_or(&[], |host| host.as_bytes()),
+            },
+        }
+    }
+
     /// What the client speaks; of a peer proxy's stream, what its client does.
     pub fn version(&self) -> http::Version {
         self.head().version()

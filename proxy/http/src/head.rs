@@ -192,7 +192,7 @@ impl StreamRequest {
         self.upgrade.is_some() || self.method == Method::CONNECT
     }
 
-    fn path(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &[u8] {
         let path = self.parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         self.parts.headers.get(WEFT_TARGET).map_or(path.as_bytes(), HeaderValue::as_bytes)
     }

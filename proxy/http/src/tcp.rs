@@ -3,7 +3,6 @@
 use crate::{
     body::{Meter, Sink, Source},
     connection::Connection,
-    exchange::Answered,
     failed::Failed,
     inflow::Inflow,
     served::Incoming,
@@ -49,8 +48,8 @@ impl Upstream {
         }
     }
 
-    /// Carries the client's connection to both ends.
-    pub async fn carry(self, client: &mut Connection) -> Result<Answered, Failed> {
+    /// Carries the client's connection to both ends: the bytes that went each way, whole or not, and how it ended.
+    pub async fn carry(self, client: &mut Connection) -> (Carried, Result<(), Failed>) {
         let Connection { reader, writer } = client;
         let (from_client, to_client) = (Source::raw(reader), Sink::Raw { writer });
         match self {
@@ -58,36 +57,44 @@ impl Upstream {
                 let Connection { reader, writer } = &mut connection;
                 let (up, down) = (Sink::Raw { writer }, Source::raw(reader));
                 let (sent, received) = (Meter::default(), Meter::default());
-                tunnel((from_client, up), (down, to_client), &sent, &received).await?;
-                Ok(carried(&sent, &received))
+                let ended = tunnel((from_client, up), (down, to_client), &sent, &received).await;
+                (Carried::of(&sent, &received), ended)
             }
             Self::Stream(opened) => {
                 let Opened { mut inflow, send, lease } = *opened;
                 let (sent, received) = (Meter::of(Some(&lease)), Meter::of(Some(&lease)));
                 let down = (Source::stream(&mut inflow), to_client);
-                tunnel((from_client, Sink::stream(send)), down, &sent, &received)
-                    .await
-                    .map_err(|failed| lease.explain(failed))?;
-                Ok(carried(&sent, &received))
+                let ended = tunnel((from_client, Sink::stream(send)), down, &sent, &received).await;
+                (Carried::of(&sent, &received), ended.map_err(|failed| lease.explain(failed)))
             }
         }
     }
 }
 
-/// A peer's stream that carries a TCP connection, over a connection to the application.
-pub async fn stream_to_tcp(incoming: Incoming, hop: &mut Connection) -> Result<Answered, Failed> {
+/// A peer's stream that carries a TCP connection, over a connection to the application: as [`Upstream::carry`].
+pub async fn stream_to_tcp(incoming: Incoming, hop: &mut Connection) -> (Carried, Result<(), Failed>) {
     let Incoming { request, mut respond, open: _open } = incoming;
     let (sent, received) = (Meter::default(), Meter::default());
-    let send = respond
-        .send_response(http::Response::new(()), false)
-        .map_err(|error| Failed::stream(&error).answered())?;
+    let send = match respond.send_response(http::Response::new(()), false) {
+        Ok(send) => send,
+        Err(error) => return (Carried::default(), Err(Failed::stream(&error).answered())),
+    };
     let mut inflow = request.into_body();
     let up = (Source::stream(&mut inflow), Sink::Raw { writer: &mut hop.writer });
     let down = (Source::raw(&mut hop.reader), Sink::stream(send));
-    tunnel(up, down, &sent, &received).await.map_err(Failed::answered)?;
-    Ok(carried(&sent, &received))
+    let ended = tunnel(up, down, &sent, &received).await.map_err(Failed::answered);
+    (Carried::of(&sent, &received), ended)
 }
 
-fn carried(sent: &Meter<'_>, received: &Meter<'_>) -> Answered {
-    Answered { request_bytes: sent.bytes(), response_bytes: received.bytes(), ..Answered::default() }
+/// Bytes that went through a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    pub from_client: u64,
+    pub to_client: u64,
+}
+
+impl Carried {
+    fn of(sent: &Meter<'_>, received: &Meter<'_>) -> Self {
+        Self { from_client: sent.bytes(), to_client: received.bytes() }
+    }
 }

@@ -5,6 +5,7 @@
 // Panics are how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod access_log;
 mod breaks;
 mod bulk;
 mod control;

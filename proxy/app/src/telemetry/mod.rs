@@ -181,6 +181,29 @@ impl Worker {
             .failed(reason);
     }
 
+    /// Counts a request that was sent nowhere: as one of the service, with no backend. `status` is what its client was told.
+    pub fn unsent(
+        &self,
+        direction: Direction,
+        service: Option<&str>,
+        reason: Reason,
+        status: u16,
+        elapsed: Duration,
+    ) {
+        let nobody = Arc::<str>::from("");
+        let edge = self.edge(&EdgeLabels {
+            direction,
+            service: service.unwrap_or_default().into(),
+            workload: nobody.clone(),
+            identity: nobody.clone(),
+            backend: nobody,
+            tls: "none",
+        });
+        edge.request_started();
+        edge.failed(reason);
+        edge.request_finished(status, elapsed);
+    }
+
     /// The lock is the worker's own: only a scrape ever contends for it, for as long as it takes to copy a few words.
     fn count(&self, event: Event) {
         *lock(&self.events).entry(event).or_default() += 1;

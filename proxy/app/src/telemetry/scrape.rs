@@ -190,7 +190,8 @@ impl Snapshot {
     fn access(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(lines) = self.access else { return Ok(()) };
         let help = "Lines of the access log: written, dropped for want of room, failed to be written.";
-        let mut family = encoder.encode_descriptor("weft_access_log_lines", help, None, MetricType::Counter)?;
+        let mut family =
+            encoder.encode_descriptor("weft_access_log_lines", help, None, MetricType::Counter)?;
         let outcomes = [("written", lines.written), ("dropped", lines.dropped), ("failed", lines.failed)];
         for (outcome, count) in outcomes {
             counter(&mut family, &[("outcome", outcome)], count)?;

@@ -50,7 +50,7 @@ fn a_seed_replays_exactly() {
 #[test]
 fn the_task_of_a_connection_stays_small() {
     let (outbound, inbound) = world::sizes();
-    assert!(outbound <= 1216 && inbound <= 1472, "{outbound} and {inbound} bytes");
+    assert!(outbound <= 1232 && inbound <= 1280, "{outbound} and {inbound} bytes");
 }
 
 fn run(mild: bool) {

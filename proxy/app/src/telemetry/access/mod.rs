@@ -81,10 +81,7 @@ fn is_server_error(grpc_status: u16) -> bool {
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
     const DATA_LOSS: u16 = 15;
-    matches!(
-        grpc_status,
-        UNKNOWN | DEADLINE_EXCEEDED | UNIMPLEMENTED | INTERNAL | UNAVAILABLE | DATA_LOSS
-    )
+    matches!(grpc_status, UNKNOWN | DEADLINE_EXCEEDED | UNIMPLEMENTED | INTERNAL | UNAVAILABLE | DATA_LOSS)
 }
 
 /// Lines by what became of them.
@@ -193,6 +190,12 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Whether anything may be wanted.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.mode != Mode::Off
+    }
+
     /// Whether what ended so is to be logged: to be asked before the facts are gathered.
     #[inline]
     pub fn wants(&self, verdict: Verdict) -> bool {
@@ -244,4 +247,3 @@ impl Shard {
         self.dropped.store(self.dropped.load(Relaxed) + 1, Relaxed);
     }
 }
-

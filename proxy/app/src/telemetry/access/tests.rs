@@ -48,7 +48,9 @@ fn request(target: &[u8]) -> Entry<'_> {
 fn parsed(lines: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(lines).expect("UTF-8");
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{line}: {why}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{line}: {why}")))
+        .collect()
 }
 
 /// Looks until it is so: the writer's thread works beside the test.
@@ -199,7 +201,9 @@ fn no_line_is_lost_or_torn_between_workers_and_the_writer() {
     assert_eq!(parsed(&std::fs::read(path).unwrap()).len() as u64, lines.written);
     assert!(lines.written > 0);
     let text = Telemetry::logging(Gauges::default, log).encode(Format::Classic);
-    assert!(text.contains(&format!("weft_access_log_lines_total{{outcome=\"written\"}} {}\n", lines.written)));
+    assert!(
+        text.contains(&format!("weft_access_log_lines_total{{outcome=\"written\"}} {}\n", lines.written))
+    );
 }
 
 #[test]

@@ -221,12 +221,14 @@ pub struct MemoryNetwork(Rc<Inside>);
 struct Inside {
     schedule: Schedule,
     listeners: RefCell<HashMap<SocketAddr, mpsc::UnboundedSender<Memory>>>,
+    failures: RefCell<HashMap<SocketAddr, io::ErrorKind>>,
     ports: Cell<u16>,
 }
 
 impl MemoryNetwork {
     pub fn new(schedule: Schedule) -> Self {
-        Self(Rc::new(Inside { schedule, listeners: RefCell::default(), ports: Cell::new(1024) }))
+        let (listeners, failures) = (RefCell::default(), RefCell::default());
+        Self(Rc::new(Inside { schedule, listeners, failures, ports: Cell::new(1024) }))
     }
 
     /// Connections to `address` come out of the receiver; those to addresses where nobody listens are refused.
@@ -236,7 +238,15 @@ impl MemoryNetwork {
         receiver
     }
 
+    /// Connections to `address` fail so from now on, whoever listens there.
+    pub fn fail(&self, address: SocketAddr, how: io::ErrorKind) {
+        self.0.failures.borrow_mut().insert(address, how);
+    }
+
     pub fn connect(&self, address: SocketAddr) -> io::Result<Memory> {
+        if let Some(how) = self.0.failures.borrow().get(&address) {
+            return Err((*how).into());
+        }
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let port = self.0.ports.get().checked_add(1).unwrap_or(1024);
         self.0.ports.set(port);

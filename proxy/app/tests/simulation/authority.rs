@@ -15,11 +15,9 @@ use std::{
 pub const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
 pub const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/server";
 
-static MADE: LazyLock<(Trust, Certificate, Certificate)> = LazyLock::new(|| {
-    let mut parameters = parameters(1);
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let issuer = CertifiedIssuer::self_signed(parameters, key()).expect("a root");
+/// What is trusted, and the certificates of the client and of the server.
+pub static MADE: LazyLock<(Trust, Certificate, Certificate)> = LazyLock::new(|| {
+    let issuer = issuer();
     let domain = "cluster.local".parse().expect("a trust domain");
     let trust = Trust::new(domain, [issuer.der().clone()]).expect("roots");
     (trust, leaf(&issuer, 2, CLIENT), leaf(&issuer, 3, SERVER))
@@ -30,6 +28,14 @@ pub fn credentials() -> (Credentials, Credentials) {
     let (trust, client, server) = &*MADE;
     let credentials = |certificate| Credentials::new(trust, certificate).expect("credentials");
     (credentials(client), credentials(server))
+}
+
+/// A new root.
+pub fn issuer() -> CertifiedIssuer<'static, KeyPair> {
+    let mut parameters = parameters(1);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(parameters, key()).expect("a root")
 }
 
 /// Ed25519 signatures are all of one length.
@@ -46,7 +52,8 @@ fn parameters(serial: u8) -> CertificateParams {
     parameters
 }
 
-fn leaf(issuer: &CertifiedIssuer<'_, KeyPair>, serial: u8, identity: &str) -> Certificate {
+/// A certificate of this root.
+pub fn leaf(issuer: &CertifiedIssuer<'_, KeyPair>, serial: u8, identity: &str) -> Certificate {
     let mut parameters = parameters(serial);
     parameters.subject_alt_names = vec![SanType::URI(identity.try_into().expect("ASCII"))];
     parameters.extended_key_usages =

@@ -94,9 +94,6 @@ reasons! {
     ProxyLoopDetected "proxy_loop_detected" 502
         "The connection's destination is the proxy itself."
         "Are the redirection rules in place? Nothing should dial the proxy's own ports.";
-    Draining "draining" 503
-        "The proxy is shutting down and takes no new work."
-        "Retry: another endpoint will answer.";
 }
 
 impl Reason {

@@ -128,7 +128,7 @@ fn beyond_the_budget_edges_are_told_as_other_with_exact_totals() {
             edge.request_started();
             edge.request_finished(if pod == 0 { 500 } else { 200 }, Duration::from_millis(1));
             edge.sent(7);
-            edge.failed(Reason::Draining);
+            edge.failed(Reason::ConnectionTerminated);
             held.push(edge);
         }
     }

@@ -162,7 +162,8 @@ async fn tcp_stream<F: Fn() -> Routed>(
             (carried, ended)
         }
         Err(failed) => {
-            incoming.respond.send_reset(h2::Reason::CONNECT_ERROR);
+            // The application has seen nothing of it: another one may take it.
+            incoming.respond.send_reset(h2::Reason::REFUSED_STREAM);
             (Carried::default(), Err(failed))
         }
     };

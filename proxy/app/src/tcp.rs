@@ -13,6 +13,7 @@ use proxy_balance::Outcome;
 use proxy_http::{
     connection::Connection,
     failed::{Failed, Replay},
+    kept::Kept,
     tcp::{Carried, Upstream},
 };
 use proxy_transport::Stream;
@@ -37,33 +38,40 @@ impl<'a> Path<'a> {
 
     /// Carries the connection to its end, over the upstream connection that detection has made or over a new one.
     pub async fn carry(self, mut client: Connection, upstream: Option<(Upstream, Chosen)>) {
-        let connected = match upstream {
-            Some(connected) => Ok(connected),
-            None => self.connect().await,
-        };
-        let (upstream, chosen) = match connected {
-            Ok(connected) => connected,
-            Err(failed) => return self.refuse(client, &failed),
-        };
-        let edge = chosen.hop.edge.clone();
-        let _in_flight = chosen.load.start(Instant::now().into_std());
-        edge.connection_opened();
-        let (carried, ended) = upstream.carry(&mut client).await;
-        edge.sent(carried.from_client);
-        edge.received(carried.to_client);
-        let failed = ended.err();
-        if let Some(failed) = &failed {
-            edge.failed(failed.reason);
-            client.stream().reset_on_drop();
+        let kept = Kept::default();
+        let mut upstream = upstream;
+        loop {
+            let connected = match upstream.take() {
+                Some(connected) => Ok(connected),
+                None => self.connect().await,
+            };
+            let (connection, chosen) = match connected {
+                Ok(connected) => connected,
+                Err(failed) => return self.refuse(client, &failed),
+            };
+            let edge = chosen.hop.edge.clone();
+            let in_flight = chosen.load.start(Instant::now().into_std());
+            edge.connection_opened();
+            let (carried, ended) = connection.carry(&mut client, &kept).await;
+            edge.sent(carried.from_client);
+            edge.received(carried.to_client);
+            edge.connection_closed();
+            let failed = ended.err();
+            if let Some(failed) = &failed {
+                edge.failed(failed.reason);
+                if kept.is_whole() && self.may_replay(failed) {
+                    in_flight.finish(Instant::now().into_std(), unreached(failed));
+                    continue;
+                }
+                client.stream().reset_on_drop();
+            }
+            return self.log(carried, failed.as_ref());
         }
-        edge.connection_closed();
-        self.log(carried, failed.as_ref());
     }
 
     /// Connects to a hop, and to another one when the first is not to be reached.
     pub async fn connect(&self) -> Result<(Upstream, Chosen), Failed> {
         let (worker, hops) = (self.worker, &self.routed.hops);
-        self.tried.borrow_mut().clear();
         loop {
             let tried = self.tried.borrow().clone();
             let chosen = hops.choose(worker, &tried).await.inspect_err(|failed| {
@@ -79,14 +87,18 @@ impl<'a> Path<'a> {
                 Err(failed) => {
                     chosen.hop.edge.failed(failed.reason);
                     in_flight.finish(Instant::now().into_std(), unreached(&failed));
-                    let tried = self.tried.borrow();
-                    let allowed = failed.replay == Replay::Untouched && tried.len() < ATTEMPTS;
-                    if !allowed || !hops.others(tried.iter()) {
+                    if !self.may_replay(&failed) {
                         return Err(failed);
                     }
                 }
             }
         }
+    }
+
+    /// Nothing of the connection has reached anybody, and there is somebody else.
+    fn may_replay(&self, failed: &Failed) -> bool {
+        let tried = self.tried.borrow();
+        failed.replay == Replay::Untouched && tried.len() < ATTEMPTS && self.routed.hops.others(tried.iter())
     }
 
     /// A TCP client can be told nothing but that it failed.

@@ -108,11 +108,18 @@ pub struct Meter<'a> {
     bytes: Cell<u64>,
     /// The stream's place on its connection, which is to know when it turns out to be bulk.
     lease: Option<&'a Lease>,
+    /// What is not needed any more once something has come.
+    kept: Option<&'a Kept>,
 }
 
 impl<'a> Meter<'a> {
     pub fn of(lease: Option<&'a Lease>) -> Self {
-        Self { bytes: Cell::new(0), lease }
+        Self { bytes: Cell::new(0), lease, kept: None }
+    }
+
+    /// Something that came is an answer: what was sent will not be sent again.
+    pub(crate) fn answering(self, kept: &'a Kept) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -120,6 +127,9 @@ impl<'a> Meter<'a> {
     }
 
     fn add(&self, count: u64) {
+        if let (Some(kept), 0) = (self.kept, self.bytes.get()) {
+            kept.forget();
+        }
         self.bytes.set(self.bytes.get() + count);
         if let (Some(lease), true) = (self.lease, self.bytes.get() > BULK_BYTES) {
             lease.mark_bulk();

@@ -96,12 +96,9 @@ impl Failed {
         if refused {
             return Self::untouched(Reason::ConnectionTerminated, "the peer refused the stream").reset(reset);
         }
-        match error.reason() {
-            Some(h2::Reason::CONNECT_ERROR) => {
-                Self::new(Reason::ConnectionTerminated, "the application closed the connection")
-            }
-            _ if error.is_library() => Self::new(Reason::HttpProtocolError, error.to_string()),
-            _ => Self::new(Reason::ConnectionTerminated, error.to_string()).reset(reset),
+        if error.is_library() {
+            return Self::new(Reason::HttpProtocolError, error.to_string());
         }
+        Self::new(Reason::ConnectionTerminated, error.to_string()).reset(reset)
     }
 }

@@ -1,4 +1,4 @@
-//! The beginning of a request's body, kept for as long as the request may have to be sent once more.
+//! The beginning of a request's body, or of a TCP client's bytes, kept for as long as it may have to be sent once more.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 /// Holds what has been sent of a body, up to `REPLAY_BYTES`; nothing of it is copied.
 #[derive(Default)]
-pub(crate) struct Kept(RefCell<Inside>);
+pub struct Kept(RefCell<Inside>);
 
 #[derive(Default)]
 struct Inside {
@@ -53,7 +53,7 @@ impl Kept {
     }
 
     /// Can the body be sent once more, from its beginning?
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         !self.0.borrow().over
     }
 

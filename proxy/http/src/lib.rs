@@ -23,7 +23,7 @@ pub mod grpc;
 pub mod head;
 pub mod idle_age;
 pub mod inflow;
-mod kept;
+pub mod kept;
 pub mod next_hop;
 pub mod plain;
 mod pulse;

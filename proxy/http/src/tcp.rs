@@ -5,6 +5,7 @@ use crate::{
     connection::Connection,
     failed::Failed,
     inflow::Inflow,
+    kept::Kept,
     served::Incoming,
     streams::Lease,
     tunnel::tunnel,
@@ -48,8 +49,9 @@ impl Upstream {
         }
     }
 
-    /// Carries the client's connection to both ends: the bytes that went each way, whole or not, and how it ended.
-    pub async fn carry(self, client: &mut Connection) -> (Carried, Result<(), Failed>) {
+    /// Carries the client's connection to both ends: the bytes that went each way, whole or not, and how it ended. When a peer
+    /// proxy could not reach its application, what was `kept` may go to another one.
+    pub async fn carry(self, client: &mut Connection, kept: &Kept) -> (Carried, Result<(), Failed>) {
         let Connection { reader, writer } = client;
         let (from_client, to_client) = (Source::raw(reader), Sink::Raw { writer });
         match self {
@@ -62,9 +64,11 @@ impl Upstream {
             }
             Self::Stream(opened) => {
                 let Opened { mut inflow, send, lease } = *opened;
-                let (sent, received) = (Meter::of(Some(&lease)), Meter::of(Some(&lease)));
+                let (sent, received) = (Meter::of(Some(&lease)), Meter::of(Some(&lease)).answering(kept));
+                let up = (from_client.keeping(kept), Sink::stream(send));
                 let down = (Source::stream(&mut inflow), to_client);
-                let ended = tunnel((from_client, Sink::stream(send)), down, &sent, &received).await;
+                kept.rewind();
+                let ended = tunnel(up, down, &sent, &received).await;
                 (Carried::of(&sent, &received), ended.map_err(|failed| lease.explain(failed)))
             }
         }

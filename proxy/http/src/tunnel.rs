@@ -2,7 +2,7 @@
 
 use crate::{
     body::{BodyError, Meter, Sink, Source, pump},
-    failed::Failed,
+    failed::{Failed, Replay},
 };
 use policy::{Reason, limits::HALF_CLOSED_IDLE};
 use std::{
@@ -30,7 +30,10 @@ pub async fn tunnel(
         tokio::task::yield_now().await;
         let code = failed.reset.unwrap_or(h2::Reason::CANCEL);
         up.1.abort(code);
-        down.1.abort(code);
+        // A connection that nobody has taken yet may be offered to somebody else.
+        if failed.replay != Replay::Untouched {
+            down.1.abort(code);
+        }
     }
     ended
 }
@@ -91,7 +94,12 @@ fn quietly(ended: Result<(), BodyError>) -> Result<(), BodyError> {
 
 fn broken(error: &BodyError) -> Failed {
     let (BodyError::Source(failure) | BodyError::Sink(failure)) = error;
-    Failed::new(Reason::ConnectionTerminated, error.to_string()).reset(failure.reset())
+    let reset = failure.reset();
+    if reset == Some(h2::Reason::REFUSED_STREAM) {
+        let detail = "the peer proxy could not reach its application";
+        return Failed::untouched(Reason::ConnectionTerminated, detail).reset(reset);
+    }
+    Failed::new(Reason::ConnectionTerminated, error.to_string()).reset(reset)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use tests::{
 };
 
 const PORT: u16 = 8080;
+const BYTES: u16 = 9000;
 
 #[test]
 fn an_application_learns_that_its_client_has_gone() {
@@ -147,25 +148,37 @@ fn what_is_under_way_to_a_pod_that_leaves_is_finished() {
 }
 
 #[test]
-fn requests_that_nobody_has_seen_are_sent_again() {
+fn what_nobody_has_seen_is_sent_again() {
     let world = World::new();
-    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let ports = [Port::auto(PORT), Port::declared(BYTES, "tcp")];
+    let service = world.service("web", "server", &ports);
     let client = world.meshed("client");
-    // Of two pods, one has no application: connections to it are refused.
-    let (good, _bad) = (world.meshed("server"), world.unmeshed("server"));
+    // Of three pods, two have no application: one refuses connections itself, for the other its proxy says so.
+    let good = world.meshed("server");
+    let _bad = (world.unmeshed("server"), world.meshed("server"));
     let count = Arc::new(AtomicU32::new(0));
-    let _app = App::http(&good, PORT, {
+    let _http = App::http(&good, PORT, {
         let count = count.clone();
         move |_| {
             count.fetch_add(1, Ordering::Relaxed);
             ok("once")
         }
     });
+    let _echo = App::tcp(&good, BYTES, |mut stream| {
+        let mut bytes = [0; 5];
+        stream.read_exact(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
     for at in 0..40 {
-        let mut client = client.client(service.at(PORT)[at % 2]);
         // Not idempotent: only because nothing of it has been seen.
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n12");
-        assert_eq!(client.answer("POST").text(), "once");
+        let mut post = client.client(service.at(PORT)[at % 2]);
+        post.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n12");
+        assert_eq!(post.answer("POST").text(), "once");
+        let mut stream = client.connect(service.at(BYTES)[at % 2]).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"hello");
     }
     assert_eq!(count.load(Ordering::Relaxed), 40);
 }

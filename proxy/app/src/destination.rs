@@ -306,7 +306,17 @@ pub struct Local {
     watched: Arc<Watched<Inbound>>,
     /// The same application, as callers of the mesh see it: by their identity.
     callers: RefCell<HashMap<SpiffeId, Rc<Hop>>>,
+    said: RefCell<Said>,
     used: Cell<Instant>,
+}
+
+/// What control has said of a port, by version.
+#[derive(Clone, Default)]
+struct Said {
+    version: u64,
+    protocol: Protocol,
+    /// The service as a label.
+    label: Option<Rc<str>>,
 }
 
 impl Local {
@@ -319,6 +329,7 @@ impl Local {
             address,
             watched,
             callers: RefCell::default(),
+            said: RefCell::default(),
             used: Cell::new(Instant::now()),
         }
     }
@@ -334,9 +345,17 @@ impl Local {
         &self.program.plain
     }
 
-    /// What its owner says that it speaks.
-    pub fn protocol(&self) -> Protocol {
-        self.watched.latest().map_or(Protocol::Auto, |policy| policy.protocol)
+    /// What its owner says that it speaks, and the service that it is of as a label.
+    pub fn said(&self) -> (Protocol, Option<Rc<str>>) {
+        let version = self.watched.version();
+        let mut said = self.said.borrow_mut();
+        if said.version != version
+            && let Some(policy) = self.watched.latest()
+        {
+            let label = policy.service.as_ref().map(|service| service.to_string().into());
+            *said = Said { version, protocol: policy.protocol, label };
+        }
+        (said.protocol, said.label.clone())
     }
 
     pub fn service(&self) -> Option<ServicePort> {

@@ -137,12 +137,8 @@ async fn stream<F: Fn() -> Routed + 'static>(
 }
 
 fn routed(local: &Local, hop: &Rc<Hop>) -> Routed {
-    Routed {
-        hops: Hops::One(hop.clone()),
-        connect_timeout: LOCAL_CONNECT_WAIT,
-        protocol: local.protocol(),
-        service: local.service().map(|service| service.to_string().into()),
-    }
+    let (protocol, service) = local.said();
+    Routed { hops: Hops::One(hop.clone()), connect_timeout: LOCAL_CONNECT_WAIT, protocol, service }
 }
 
 async fn tcp_stream<F: Fn() -> Routed>(

@@ -142,7 +142,7 @@ impl<F: Fn() -> Routed> Requests<F> {
     pub async fn one(&self, client: Client) {
         let exchange = Box::new(Exchange::new(client, (self.route)()));
         // Its outcome is with the client, and counted.
-        let ended = Box::pin(stages(&self.worker, self.direction).call(exchange)).await;
+        let ended = stages(&self.worker, self.direction).call(exchange).await;
         log(&self.worker, self.direction, &self.origin, &ended);
     }
 
@@ -387,10 +387,10 @@ where
                     exchange.chosen().finish(now, Outcome::Answered);
                 }
                 Err((exchange, failed)) => {
-                    edge.failed(failed.reason);
                     if exchange.may_replay(failed) {
-                        edge.request_moved();
+                        edge.request_moved(failed.reason);
                     } else {
+                        edge.failed(failed.reason);
                         let status = if failed.answered { 0 } else { failed.reason.status() };
                         edge.request_finished(status, now - begin);
                     }

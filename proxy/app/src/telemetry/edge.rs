@@ -168,9 +168,10 @@ impl Edge {
     }
 
     /// A request that was started here goes elsewhere: it is none of this edge's any more.
-    pub fn request_moved(&self) {
+    pub fn request_moved(&self, reason: Reason) {
         self.owner.check();
         self.started.take_back(1);
+        self.scope.replayed(reason);
     }
 
     /// The proxy itself answered, reset or refused, and why. An answer is also a finished request, with its status.
@@ -210,6 +211,7 @@ pub(super) struct Scope {
     durations: [Counter; BUCKETS.len() + 1],
     nanoseconds: Counter,
     reasons: [Counter; Reason::ALL.len()],
+    replays: [Counter; Reason::ALL.len()],
     grpc: [Counter; GRPC_CODES.len()],
     owner: Owner,
 }
@@ -219,6 +221,11 @@ impl Scope {
         self.owner.check();
         self.durations[BUCKETS.partition_point(|bound| *bound < elapsed)].add(1);
         self.nanoseconds.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn replayed(&self, reason: Reason) {
+        self.owner.check();
+        self.replays[reason as usize].add(1);
     }
 
     fn grpc(&self, status: u16) {
@@ -272,6 +279,7 @@ pub(super) struct ScopeTotals {
     pub durations: [u64; BUCKETS.len() + 1],
     pub seconds: f64,
     pub reasons: [u64; Reason::ALL.len()],
+    pub replays: [u64; Reason::ALL.len()],
     pub grpc: [u64; GRPC_CODES.len()],
 }
 
@@ -282,6 +290,9 @@ impl ScopeTotals {
         }
         self.seconds += Duration::from_nanos(shard.nanoseconds.read()).as_secs_f64();
         for (total, counter) in self.reasons.iter_mut().zip(&shard.reasons) {
+            *total += counter.read();
+        }
+        for (total, counter) in self.replays.iter_mut().zip(&shard.replays) {
             *total += counter.read();
         }
         for (total, counter) in self.grpc.iter_mut().zip(&shard.grpc) {

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER};
+use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER, ScopeTotals};
 use super::table::Totals;
 use super::{Direction, Event, Gauges, access, process};
 
@@ -155,11 +155,23 @@ impl Snapshot {
 
     fn reasons(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "What the proxy itself answered, reset or refused, by reason; `weft explain reason WORD` tells more.";
-        let mut family = encoder.encode_descriptor("weft_reasons", help, None, MetricType::Counter)?;
+        self.by_reason(encoder, "weft_reasons", help, |totals| &totals.reasons)?;
+        let help = "Attempts that reached nobody, after which the request was sent again, by reason.";
+        self.by_reason(encoder, "weft_replays", help, |totals| &totals.replays)
+    }
+
+    fn by_reason(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        counts: impl Fn(&ScopeTotals) -> &[u64],
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (key, totals) in &self.totals.scopes {
-            for (reason, count) in Reason::ALL.iter().zip(totals.reasons).filter(|(_, count)| *count > 0) {
+            for (reason, count) in Reason::ALL.iter().zip(counts(totals)).filter(|(_, count)| **count > 0) {
                 let [direction, service] = scope(key);
-                counter(&mut family, &[direction, service, ("reason", reason.as_str())], count)?;
+                counter(&mut family, &[direction, service, ("reason", reason.as_str())], *count)?;
             }
         }
         Ok(())

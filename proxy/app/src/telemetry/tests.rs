@@ -327,5 +327,5 @@ fn handles_are_small_and_may_travel() {
     send_and_sync::<Worker>();
     send_and_sync::<Arc<Edge>>();
     assert!(size_of::<Edge>() <= 128, "{}", size_of::<Edge>());
-    assert!(size_of::<super::edge::Scope>() <= 576, "{}", size_of::<super::edge::Scope>());
+    assert!(size_of::<super::edge::Scope>() <= 720, "{}", size_of::<super::edge::Scope>());
 }

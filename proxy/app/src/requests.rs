@@ -1,6 +1,7 @@
 //! Requests: the stages that each passes, and what becomes of a failure. HTTP/1 brings them one after the other on a
 //! connection, HTTP/2 side by side on its streams.
 
+mod http1;
 mod line;
 
 use crate::{
@@ -12,13 +13,11 @@ use crate::{
     telemetry::Direction,
     worker::Worker,
 };
-use http::StatusCode;
 use line::log;
-use policy::{Protocol, Reason, limits};
+use policy::{Protocol, Reason};
 use proxy_balance::Outcome;
-use proxy_h1::{BodyLength, Limits, Parse, Refusal};
 use proxy_http::{
-    client::{Client, Http1, Http2},
+    client::{Client, Http2},
     connection::Connection,
     exchange::{Answered, Progress, exchange},
     failed::{Failed, Replay},
@@ -30,19 +29,9 @@ use proxy_http::{
     served::Served,
     streams::Streams,
 };
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
-use tokio::time::{Instant, timeout, timeout_at};
+use std::{future::Future, rc::Rc, time::Duration};
+use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
-
-/// After the last answer, what a client may still send before it is cut off.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Who asks, and where requests may go.
 pub struct Requests<F> {
@@ -78,42 +67,6 @@ pub struct Exchange {
 /// An exchange comes back from each stage with what it led to.
 type Ended = (Box<Exchange>, Answered);
 type Stopped = (Box<Exchange>, Failed);
-
-impl<F: Fn() -> Routed> Requests<F> {
-    /// Serves a connection of HTTP/1 to its end.
-    pub async fn serve_http1(self, client: Connection) {
-        let Self { worker, direction, origin, route } = self;
-        let mut stages = stages(&worker, direction);
-        let mut exchange = Box::new(Exchange::new(Client::http1(client), route()));
-        loop {
-            match next_request(&worker, exchange.http1()).await {
-                Next::Request => {}
-                Next::Refused(failed, status) => {
-                    return Box::pin(refuse(&worker, direction, &origin, exchange, failed, status)).await;
-                }
-                Next::End => return,
-            }
-            exchange.routed = route();
-            exchange.begun = Instant::now();
-            // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
-            let ended = Box::pin(stages.call(exchange)).await;
-            log(&worker, direction, &origin, &ended);
-            let (ended, answered) = match ended {
-                Ok(ended) => ended,
-                // What the client has of an answer must not look whole.
-                Err((mut exchange, _)) => return exchange.http1().connection.stream().reset_on_drop(),
-            };
-            exchange = ended;
-            if worker.draining().get() || !answered.request_whole {
-                return Box::pin(linger(&mut exchange.http1().connection)).await;
-            }
-            if !answered.client_reusable {
-                return;
-            }
-            exchange.rest();
-        }
-    }
-}
 
 impl<F: Fn() -> Routed + 'static> Requests<F> {
     /// Serves a program's connection of HTTP/2 to its end.
@@ -180,93 +133,8 @@ impl Exchange {
         Self { client, routed, chosen: None, tried: Vec::new(), begun: Instant::now(), failed: None }
     }
 
-    fn http1(&mut self) -> &mut Http1 {
-        match &mut self.client {
-            Client::Http1(client) => client,
-            Client::Http2(_) => unreachable!("a connection of HTTP/1 has no other clients"),
-        }
-    }
-
     fn chosen(&self) -> &Chosen {
         self.chosen.as_ref().expect("the stage `balance` stands before")
-    }
-
-    /// Lets go of what a connection does not need between two requests.
-    fn rest(&mut self) {
-        self.http1().rest();
-        self.chosen = None;
-        self.tried.clear();
-        self.failed = None;
-    }
-}
-
-enum Next {
-    Request,
-    /// With this status.
-    Refused(Failed, u16),
-    End,
-}
-
-impl Next {
-    fn refused(refusal: &Refusal) -> Self {
-        Self::Refused(Failed::new(Reason::HttpRequestError, refusal.detail()), refusal.status())
-    }
-}
-
-/// The next request's head. A client that has begun one has a limited time to end it; between requests there is no limit.
-async fn next_request(worker: &Worker, http1: &mut Http1) -> Next {
-    let client = &mut http1.connection;
-    if client.reader.buffered().is_empty() {
-        let mut drained = pin!(worker.drained());
-        let more = poll_fn(|cx| match client.reader.poll_readable(cx) {
-            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            Poll::Pending => drained.as_mut().poll(cx).map(|()| false),
-        });
-        if !more.await {
-            return Next::End;
-        }
-    }
-    let limits = Limits { head_bytes: limits::HEADER_LIST_BYTES, ..Limits::default() };
-    let mut begun = None;
-    loop {
-        if !client.reader.buffered().is_empty() {
-            match proxy_h1::parse_request(client.reader.buffer_mut(), &mut http1.head, &limits) {
-                Ok(Parse::Complete) => {
-                    return match http1.head.body() {
-                        Ok(body) => {
-                            http1.begin(body);
-                            Next::Request
-                        }
-                        Err(refusal) => Next::refused(&refusal),
-                    };
-                }
-                Ok(Parse::Partial) => {}
-                Err(refusal) => return Next::refused(&refusal),
-            }
-        }
-        let fill = poll_fn(|cx| client.reader.poll_fill(cx));
-        let read = match begun {
-            // Nearly always the head is there at once: no timer for that.
-            None => match poll_fn(|cx| Poll::Ready(client.reader.poll_fill(cx))).await {
-                Poll::Ready(read) => Ok(read),
-                Poll::Pending => {
-                    begun = Some(Instant::now());
-                    continue;
-                }
-            },
-            Some(begun) => {
-                timeout(limits::REQUEST_HEAD_WAIT.saturating_sub(Instant::now() - begun), fill).await
-            }
-        };
-        match read {
-            Ok(Ok(count)) if count > 0 => {}
-            Ok(_) => return Next::End,
-            Err(_) => {
-                let slow = format!("the head was not whole after {:?}", limits::REQUEST_HEAD_WAIT);
-                let status = StatusCode::REQUEST_TIMEOUT.as_u16();
-                return Next::Refused(Failed::new(Reason::HttpRequestError, slow), status);
-            }
-        }
     }
 }
 
@@ -474,7 +342,7 @@ where
             let answer = Answer::new(direction, &failed, None, next_hop, inside);
             let grpc = client.is_grpc();
             let answered = match client {
-                Client::Http1(client) => tell_http1(&worker, client, &answer).await,
+                Client::Http1(client) => http1::tell(&worker, client, &answer).await,
                 Client::Http2(client) => Some(tell_http2(client, &answer, &failed, grpc)),
             };
             match answered {
@@ -485,19 +353,6 @@ where
                 None => Err((exchange, failed)),
             }
         }
-    })
-}
-
-async fn tell_http1(worker: &Worker, client: &mut Http1, answer: &Answer) -> Option<Answered> {
-    // A body that was not read would be taken for the next request.
-    let unread = client.body != BodyLength::None;
-    let close = unread || !client.head.keep_alive() || worker.draining().get();
-    write(&mut client.connection, answer, client.head.method() == "HEAD", close).await.ok()?;
-    Some(Answered {
-        status: answer.status,
-        client_reusable: !close,
-        request_whole: !close,
-        ..Answered::default()
     })
 }
 
@@ -533,52 +388,6 @@ fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) 
 trait Stage: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone {}
 
 impl<S: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone> Stage for S {}
-
-/// Answers a request that is no valid HTTP, and ends the connection: where the next one would begin is not known.
-async fn refuse(
-    worker: &Worker,
-    direction: Direction,
-    origin: &Origin,
-    mut exchange: Box<Exchange>,
-    failed: Failed,
-    status: u16,
-) {
-    let service = exchange.routed.service.as_deref();
-    worker.telemetry.unsent(direction, service, failed.reason, status, Duration::ZERO);
-    let inside = direction == Direction::Outbound;
-    let answer = Answer::new(direction, &failed, Some(status), None, inside);
-    let written = write(&mut exchange.http1().connection, &answer, false, true).await.is_ok();
-    exchange.begun = Instant::now();
-    exchange.failed = Some(failed);
-    let ended = Ok((exchange, Answered { status, ..Answered::default() }));
-    log(worker, direction, origin, &ended);
-    if let (true, Ok((mut exchange, _))) = (written, ended) {
-        linger(&mut exchange.http1().connection).await;
-    }
-}
-
-async fn write(client: &mut Connection, answer: &Answer, head: bool, close: bool) -> std::io::Result<()> {
-    client.writer.encode(|out| answer.write(out, head, close));
-    poll_fn(|cx| client.writer.poll_flush(cx)).await
-}
-
-/// Ends a connection whose client may still be sending: closed at once, it would be reset, and the answer lost with it
-/// (RFC 9112 §9.6).
-async fn linger(client: &mut Connection) {
-    client.stream().shutdown_write();
-    let drain = async {
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            client.reader.buffer_mut().clear();
-            match poll_fn(|cx| client.reader.poll_fill(cx)).await {
-                Ok(count) if count > 0 => left = left.saturating_sub(count),
-                _ => return,
-            }
-        }
-    };
-    // Over the time the client is cut off: it has had its answer.
-    let _ = timeout(LINGER, drain).await;
-}
 
 impl Exchange {
     /// May the request be sent once more after this? (RFC 9110 §9.2.2)

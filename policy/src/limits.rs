@@ -4,6 +4,11 @@ use std::time::Duration;
 
 /// Bytes of one message's header list, on each side and in each protocol; over it: 431 (RFC 6585 §5).
 pub const HEADER_LIST_BYTES: usize = 128 * 1024;
+/// The most that `HEADER_LIST_BYTES` can be set to.
+pub const HEADER_LIST_MOST_BYTES: usize = 1024 * 1024;
+/// The same between proxies, which have held the limit already, each its own: HTTP/2 counts 32 bytes more a field
+/// (RFC 9113 §6.5.2), and the wire has fields of its own.
+pub const WIRE_HEADER_LIST_BYTES: u32 = 1024 * 1024 + 64 * 1024;
 /// Bytes gathered for one write to a peer proxy.
 pub const GATHER_BYTES: usize = 64 * 1024;
 /// Bytes read at once from a connection that has plenty.

@@ -78,7 +78,7 @@ reasons! {
         "Look at the application's log for a crash or a timeout at that time.";
     HttpResponseHeaderSectionSize "http_response_header_section_size" 502
         "The response's header section is over the limit."
-        "Make it smaller: 128 KiB is the limit.";
+        "Make it smaller, or raise --max-header-bytes of weft-proxy (128 KiB by default).";
     HttpProtocolError "http_protocol_error" 502
         "The next hop's answer is not valid HTTP."
         "The details name the rule; if the port does not speak HTTP, set appProtocol: tcp on the Service port.";

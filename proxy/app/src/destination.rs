@@ -322,7 +322,8 @@ struct Said {
 impl Local {
     pub fn new(worker: &Rc<Worker>, address: SocketAddr, watched: Arc<Watched<Inbound>>) -> Self {
         let edge = worker.telemetry.edge(&labels(&watched, address, None));
-        let program = Program::new(Plain::local(worker.dialer.network.clone(), address));
+        let program =
+            Program::new(Plain::local(worker.dialer.network.clone(), address), worker.dialer.header_bytes);
         Self {
             hop: Rc::new(own(&program, address, edge)),
             program,

@@ -38,9 +38,9 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(plain: Plain) -> Rc<Self> {
+    pub fn new(plain: Plain, header_bytes: usize) -> Rc<Self> {
         let plain = Rc::new(plain);
-        Rc::new(Self { streams: Streams::program(plain.clone()), plain })
+        Rc::new(Self { streams: Streams::program(plain.clone(), header_bytes), plain })
     }
 }
 
@@ -50,8 +50,8 @@ impl Hop {
         let (network, address) = (dialer.network.clone(), endpoint.address);
         let way = match &endpoint.identity {
             Some(identity) if !own => Way::Peer(Streams::peer(dialer.clone(), address, identity.clone())),
-            _ if own => Way::Program(Program::new(Plain::local(network, address))),
-            _ => Way::Program(Program::new(Plain::new(network, address))),
+            _ if own => Way::Program(Program::new(Plain::local(network, address), dialer.header_bytes)),
+            _ => Way::Program(Program::new(Plain::new(network, address), dialer.header_bytes)),
         };
         Self { endpoint, way, edge }
     }

@@ -1,7 +1,7 @@
 //! `weft-proxy`: its command line.
 
 use clap::Parser;
-use policy::{TrustDomain, WorkloadName};
+use policy::{TrustDomain, WorkloadName, limits};
 use proxy_app::{
     proxy::{self, Settings},
     telemetry::access::{Mode, Target},
@@ -47,6 +47,9 @@ struct Arguments {
     /// How long connections may go on after SIGTERM: 30s, 500ms, 2m
     #[arg(long, env = "WEFT_PROXY_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Bytes of one message's header list, of requests (over it: 431) and of responses: 8192 to 1048576
+    #[arg(long, env = "WEFT_PROXY_MAX_HEADER_BYTES", value_name = "BYTES", default_value_t = limits::HEADER_LIST_BYTES as u32, value_parser = clap::value_parser!(u32).range(8192..=limits::HEADER_LIST_MOST_BYTES as i64))]
+    max_header_bytes: u32,
     /// Access log, a line of JSON each: off, errors (what failed) or all requests and connections
     #[arg(long, env = "WEFT_PROXY_ACCESS_LOG", value_name = "MODE", default_value = "off", value_parser = str::parse::<Mode>)]
     access_log: Mode,
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         workers: arguments.workers.map_or_else(proxy_app::cpus::granted, usize::from),
         mark: arguments.mark,
         drain_timeout: arguments.drain_timeout,
+        header_bytes: arguments.max_header_bytes as usize,
         access_log: arguments.access_log,
         access_log_target: arguments.access_log_file.map_or(Target::Stdout, Target::File),
     };

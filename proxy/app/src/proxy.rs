@@ -54,6 +54,8 @@ pub struct Settings {
     pub workers: usize,
     pub mark: Option<u32>,
     pub drain_timeout: Duration,
+    /// Bytes of one message's header list.
+    pub header_bytes: usize,
     pub access_log: access::Mode,
     pub access_log_target: access::Target,
 }
@@ -159,13 +161,14 @@ fn start_workers(
         let parts = {
             let (workload, discovery) = (settings.workload.clone(), discovery.clone());
             let (credentials, telemetry) = (identity.shared(), telemetry.clone());
+            let header_bytes = settings.header_bytes;
             let own_ports = vec![settings.outbound.port(), settings.inbound.port()];
             let network = SystemNetwork { mark: settings.mark };
             move || Parts {
                 workload,
                 discovery,
                 connections,
-                dialer: Dialer { network: Network::System(network), credentials },
+                dialer: Dialer { network: Network::System(network), credentials, header_bytes },
                 telemetry: telemetry.worker(),
                 own_ports,
                 seed: seed(number),

@@ -72,7 +72,7 @@ impl<F: Fn() -> Routed + 'static> Requests<F> {
     /// Serves a program's connection of HTTP/2 to its end.
     pub async fn serve_http2(self, client: Connection) {
         let (stream, read) = client.into_parts();
-        let served = match Box::pin(Served::clear(stream, read)).await {
+        let served = match Box::pin(Served::clear(stream, read, self.worker.dialer.header_bytes)).await {
             Ok(served) => served,
             Err(failed) => return self.broken(&failed),
         };
@@ -197,7 +197,8 @@ async fn over_plain(
     let mut taken = within(client, take).await?;
     chosen.connected();
     client.count_down();
-    let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused };
+    let header_bytes = worker.dialer.header_bytes;
+    let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused, header_bytes };
     let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
     let answered = exchange(client, hop, progress).await;
     let answered = answered.inspect_err(|failed| plain.lost(&taken, failed))?;

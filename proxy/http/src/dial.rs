@@ -54,9 +54,10 @@ pub(crate) async fn dial(to: &To, wait: Duration) -> Result<Dialed, Failed> {
             driven.pulse = driven.connection.ping_pong().map(Pulse::new);
             Ok(Dialed { sender, drive: Drive::Peer(driven) })
         }
-        To::Program(plain) => {
+        To::Program { plain, header_bytes } => {
             let stream = ReadAhead::new(plain.connect(wait).await?, BytesMut::new());
-            let (sender, driven) = begin(stream, &builder(), Reason::HttpProtocolError).await?;
+            let (sender, driven) =
+                begin(stream, &builder(*header_bytes as u32), Reason::HttpProtocolError).await?;
             Ok(Dialed { sender, drive: Drive::Program(driven) })
         }
     }
@@ -104,20 +105,20 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     Ok((sender, Driven { socket, connection, windows: Windows::new(), pulse: None }))
 }
 
-fn builder() -> Builder {
+fn builder(header_bytes: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(Windows::FIRST)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES as u32)
+        .max_header_list_size(header_bytes)
         .max_concurrent_reset_streams(1024)
         .max_local_error_reset_streams(None);
     builder
 }
 
 fn peer_builder() -> Builder {
-    let mut builder = builder();
+    let mut builder = builder(limits::WIRE_HEADER_LIST_BYTES);
     builder.max_frame_size(limits::FRAME_BYTES).data_frame_budget(limits::CONNECTION_WINDOW_BYTES as usize);
     builder
 }

@@ -22,8 +22,9 @@ use std::{
 
 /// What carries a request to the next hop.
 pub enum NextHop<'a> {
-    /// An HTTP/1 connection; `reused`: it has served a request before, and its server may have closed it meanwhile.
-    Plain { connection: &'a mut Connection, reused: bool },
+    /// An HTTP/1 connection; `reused`: it has served a request before, and its server may have closed it meanwhile. Heads of
+    /// responses may have so many bytes.
+    Plain { connection: &'a mut Connection, reused: bool, header_bytes: usize },
     /// A stream to a peer proxy or an HTTP/2 program.
     Stream(&'a Lease),
 }
@@ -43,6 +44,7 @@ pub(crate) enum Answers<'a> {
 pub(crate) struct PlainAnswers<'a> {
     reader: &'a mut Reader,
     reused: bool,
+    limits: Limits,
     head: ResponseHead,
     method: &'a str,
     length: BodyLength,
@@ -73,7 +75,7 @@ impl<'a> NextHop<'a> {
     /// Sends the head; `ended`: nothing follows it.
     pub(crate) fn begin(self, request: RequestRef<'a>, ended: bool) -> Result<Begun<'a>, Failed> {
         match self {
-            Self::Plain { connection: Connection { reader, writer }, reused } => {
+            Self::Plain { connection: Connection { reader, writer }, reused, header_bytes } => {
                 let keyless = request.is_websocket() && request.field(&websocket::KEY).is_none();
                 let key = keyless.then(websocket::key);
                 let mut chunked = false;
@@ -82,6 +84,7 @@ impl<'a> NextHop<'a> {
                 let answers = PlainAnswers {
                     reader,
                     reused,
+                    limits: Limits { head_bytes: header_bytes, ..Limits::default() },
                     head: ResponseHead::default(),
                     method: if key.is_some() { "GET" } else { request.method() },
                     length: BodyLength::None,
@@ -157,11 +160,10 @@ impl Answers<'_> {
 
 impl PlainAnswers<'_> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, Failed>> {
-        let limits = Limits::default();
         let reader = &mut *self.reader;
         loop {
             if !reader.buffer.is_empty() {
-                match proxy_h1::parse_response(&mut reader.buffer, &mut self.head, &limits) {
+                match proxy_h1::parse_response(&mut reader.buffer, &mut self.head, &self.limits) {
                     Ok(Parse::Complete) => {
                         reader.heard(&self.head);
                         return Poll::Ready(self.checked());

@@ -39,9 +39,10 @@ pub struct Incoming {
 pub struct Open(Rc<Cell<u32>>);
 
 impl Served<ReadAhead> {
-    /// A connection of a program in plaintext, of which `read` is what came already.
-    pub async fn clear(stream: Stream, read: BytesMut) -> Result<Self, Failed> {
-        Self::handshake(ReadAhead::new(stream, read), &builder(), Reason::HttpRequestError).await
+    /// A connection of a program in plaintext, of which `read` is what came already. Its header lists may have so many bytes.
+    pub async fn clear(stream: Stream, read: BytesMut, header_bytes: usize) -> Result<Self, Failed> {
+        Self::handshake(ReadAhead::new(stream, read), &builder(header_bytes as u32), Reason::HttpRequestError)
+            .await
     }
 }
 
@@ -90,20 +91,20 @@ impl Drop for Open {
 }
 
 /// For programs, which are not trusted: the limits of `h2` on resets and on frames that carry little stay as they are.
-fn builder() -> Builder {
+fn builder(header_bytes: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_connect_protocol()
         .initial_window_size(Windows::FIRST)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
-        .max_header_list_size(limits::HEADER_LIST_BYTES as u32);
+        .max_header_list_size(header_bytes);
     builder
 }
 
 /// For peer proxies, whose clients' habits they pass on: resets in numbers are no attack there.
 pub(crate) fn peer_builder() -> Builder {
-    let mut builder = builder();
+    let mut builder = builder(limits::WIRE_HEADER_LIST_BYTES);
     builder
         .max_frame_size(limits::FRAME_BYTES)
         .max_concurrent_reset_streams(1024)

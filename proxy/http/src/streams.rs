@@ -36,6 +36,8 @@ pub struct Dialer {
     pub network: Network,
     /// Our certificate and the roots to trust; none until control has given one.
     pub credentials: Arc<ArcSwapOption<Credentials>>,
+    /// Bytes of one message's header list from programs.
+    pub header_bytes: usize,
 }
 
 /// The connections to one address.
@@ -62,7 +64,7 @@ pub(crate) enum To {
     /// A proxy: an address and the identity that must answer there.
     Peer { dialer: Rc<Dialer>, address: SocketAddr, identity: SpiffeId },
     /// A program that speaks HTTP/2 in plaintext, by prior knowledge (RFC 9113 §3.3).
-    Program(Rc<Plain>),
+    Program { plain: Rc<Plain>, header_bytes: usize },
 }
 
 /// One connection, as its streams see it.
@@ -94,10 +96,10 @@ impl Streams {
         Self::new(To::Peer { dialer, address, identity }, address)
     }
 
-    /// To a program.
-    pub fn program(plain: Rc<Plain>) -> Self {
+    /// To a program, whose header lists may have so many bytes.
+    pub fn program(plain: Rc<Plain>, header_bytes: usize) -> Self {
         let address = plain.address();
-        Self::new(To::Program(plain), address)
+        Self::new(To::Program { plain, header_bytes }, address)
     }
 
     fn new(to: To, address: SocketAddr) -> Self {
@@ -164,7 +166,7 @@ impl Inside {
     fn most(&self) -> usize {
         match self.to {
             To::Peer { .. } => limits::CONNECTIONS_PER_PEER,
-            To::Program(_) => limits::CONNECTIONS_PER_APPLICATION,
+            To::Program { .. } => limits::CONNECTIONS_PER_APPLICATION,
         }
     }
 

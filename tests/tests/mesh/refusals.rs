@@ -242,6 +242,28 @@ fn heads_have_a_limit() {
     assert_counted(&grid.meshed_server, "inbound", "http_request_error");
 }
 
+#[test]
+fn the_limit_of_heads_can_be_set() {
+    let world = World::new();
+    let service = world.service("web", "server", &[Port::auto(PORT)]);
+    let (client, server) = [("client", Phase::Ready), ("server", Phase::Ready)]
+        .map(|(app, phase)| {
+            let mut pod = world.pod(app, true, phase);
+            let mut options = world.proxy_options(&pod);
+            options.flags = ["--max-header-bytes".to_owned(), "300000".to_owned()].into();
+            pod.start_proxy(options);
+            pod
+        })
+        .into();
+    let _app = App::mirror(&server, PORT);
+    for (bytes, status) in [(250_000, 200), (310_000, 431)] {
+        let mut client = client.client(service.at(PORT)[0]);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Large: {}\r\n\r\n", "x".repeat(bytes)));
+        let answer = client.answer("GET");
+        assert_eq!(answer.head.status(), status, "{bytes}: {:?}", answer.head);
+    }
+}
+
 /// Deterministic noise.
 fn noise(seed: u32, length: usize) -> Vec<u8> {
     let mut state = seed;

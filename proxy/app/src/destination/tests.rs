@@ -22,7 +22,11 @@ fn worker(connections: usize) -> (Rc<Worker>, Script) {
     let worker = Worker::new(Parts {
         workload: WorkloadName::new("shop", "client"),
         discovery,
-        dialer: Dialer { network, credentials: Arc::default() },
+        dialer: Dialer {
+            network,
+            credentials: Arc::default(),
+            header_bytes: policy::limits::HEADER_LIST_BYTES,
+        },
         telemetry: Telemetry::new(Gauges::default).worker(),
         connections,
         own_ports: Vec::new(),

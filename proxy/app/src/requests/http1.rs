@@ -103,7 +103,7 @@ async fn next_request(worker: &Worker, http1: &mut Http1) -> Next {
             return Next::End;
         }
     }
-    let limits = Limits { head_bytes: limits::HEADER_LIST_BYTES, ..Limits::default() };
+    let limits = Limits { head_bytes: worker.dialer.header_bytes, ..Limits::default() };
     let mut begun = None;
     loop {
         if !client.reader.buffered().is_empty() {

@@ -211,6 +211,7 @@ impl Proxy {
             dialer: Dialer {
                 network: Network::Memory(network.clone()),
                 credentials: Identity::fixed(credentials).shared(),
+                header_bytes: policy::limits::HEADER_LIST_BYTES,
             },
             telemetry: telemetry.worker(),
             own_ports: vec![at(OWN).port()],

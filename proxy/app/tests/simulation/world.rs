@@ -211,7 +211,11 @@ impl Stage {
                 connections: policy::limits::CONNECTIONS,
                 workload: WorkloadName::new("shop", name),
                 discovery,
-                dialer: Dialer { network, credentials: Identity::fixed(credentials).shared() },
+                dialer: Dialer {
+                    network,
+                    credentials: Identity::fixed(credentials).shared(),
+                    header_bytes: policy::limits::HEADER_LIST_BYTES,
+                },
                 telemetry: telemetry.worker(),
                 own_ports: Vec::new(),
                 seed: rng.bits(),

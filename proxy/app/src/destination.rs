@@ -401,4 +401,4 @@ fn labels(watched: &Watched<Inbound>, address: SocketAddr, peer: Option<&SpiffeI
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,15 +19,15 @@ use proxy_balance::Outcome;
 use proxy_http::{
     client::{Client, Http2},
     connection::Connection,
-    exchange::{Answered, Progress, exchange},
+    exchange::{Answered, Progress, exchange as carry},
     failed::{Failed, Replay},
     grpc,
     head::mark_untouched,
     idle_age::Repeat,
     next_hop::NextHop,
-    plain::Plain,
+    plain::{Plain, Taken},
     served::Served,
-    streams::Streams,
+    streams::Lease,
 };
 use std::{future::Future, rc::Rc, time::Duration};
 use tokio::time::{Instant, timeout_at};
@@ -149,63 +149,60 @@ async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ende
 async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
     let Exchange { client, routed, chosen, tried, .. } = exchange;
     let chosen = chosen.as_ref().expect("the stage `balance` stands before");
-    match &chosen.hop.way {
-        Way::Peer(streams) => over_stream(worker, client, streams, routed, chosen).await,
-        Way::Program(program) if routed.speaks_http2(client) => {
-            over_stream(worker, client, &program.streams, routed, chosen).await
-        }
-        Way::Program(program) => {
-            let again = !tried.is_empty();
-            over_plain(worker, client, &program.plain, routed, chosen, again).await
-        }
-    }
-}
-
-async fn over_stream(
-    worker: &Worker,
-    client: &mut Client,
-    streams: &Streams,
-    routed: &Routed,
-    chosen: &Chosen,
-) -> Result<Answered, Failed> {
-    let lease = within(client, streams.lease(chosen.wait(routed.connect_timeout))).await?;
-    if let (Way::Program(program), true) = (&chosen.hop.way, client.is_websocket())
-        && !lease.upgrades().await
-    {
-        // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
-        drop(lease);
-        return over_plain(worker, client, &program.plain, routed, chosen, false).await;
-    }
+    let mut held = hold(client, routed, chosen, !tried.is_empty()).await?;
     chosen.connected();
     client.count_down();
     let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
-    exchange(client, NextHop::Stream(&lease), progress).await
+    let hop = match &mut held {
+        Held::Stream(lease) => NextHop::Stream(lease),
+        Held::Plain(_, taken) => NextHop::Plain {
+            connection: &mut taken.connection,
+            reused: taken.reused,
+            header_bytes: worker.dialer.header_bytes,
+        },
+    };
+    let answered = carry(client, hop, progress).await;
+    if let Held::Plain(plain, taken) = held {
+        match &answered {
+            Ok(answered) if answered.hop_reusable => plain.give_back(taken.connection),
+            Ok(_) => {}
+            Err(failed) => plain.lost(&taken, failed),
+        }
+    }
+    answered
 }
 
-async fn over_plain(
-    worker: &Worker,
-    client: &mut Client,
-    plain: &Plain,
+/// What carries an attempt to its hop.
+enum Held<'a> {
+    Stream(Lease),
+    Plain(&'a Plain, Taken),
+}
+
+/// A place on a connection to the hop, in the version of HTTP that is spoken there. `again`: a connection has died under the
+/// request before.
+async fn hold<'a>(
+    client: &Client,
     routed: &Routed,
-    chosen: &Chosen,
+    chosen: &'a Chosen,
     again: bool,
-) -> Result<Answered, Failed> {
+) -> Result<Held<'a>, Failed> {
+    let wait = chosen.wait(routed.connect_timeout);
+    let (streams, program) = match &chosen.hop.way {
+        Way::Peer(streams) => (Some(streams), None),
+        Way::Program(program) => (routed.speaks_http2(client).then_some(&program.streams), Some(program)),
+    };
+    if let Some(streams) = streams {
+        let lease = within(client, streams.lease(wait)).await?;
+        // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
+        if program.is_none() || !client.is_websocket() || lease.upgrades().await {
+            return Ok(Held::Stream(lease));
+        }
+    }
+    let plain = &program.expect("a peer has streams").plain;
     let repeatable = !client.has_body() && is_idempotent(client.method());
     let repeat = if repeatable { Repeat::Possible } else { Repeat::Impossible };
-    let wait = chosen.wait(routed.connect_timeout);
     let take = async { if again { plain.fresh(wait).await } else { plain.take(wait, repeat).await } };
-    let mut taken = within(client, take).await?;
-    chosen.connected();
-    client.count_down();
-    let header_bytes = worker.dialer.header_bytes;
-    let hop = NextHop::Plain { connection: &mut taken.connection, reused: taken.reused, header_bytes };
-    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
-    let answered = exchange(client, hop, progress).await;
-    let answered = answered.inspect_err(|failed| plain.lost(&taken, failed))?;
-    if answered.hop_reusable {
-        plain.give_back(taken.connection);
-    }
-    Ok(answered)
+    Ok(Held::Plain(plain, within(client, take).await?))
 }
 
 /// Waits no longer than a gRPC caller does.
@@ -228,19 +225,19 @@ impl Routed {
 }
 
 /// Counts an attempt, on the edge to its hop. One that will be made again elsewhere is no request of that edge.
-fn measure<S>(direction: Direction, mut inner: S) -> impl Stage
+fn measure<S>(direction: Direction, inner: S) -> impl Stage
 where
     S: Stage,
 {
     service_fn(move |exchange: Box<Exchange>| {
-        let chosen = exchange.chosen();
-        let edge = chosen.hop.edge.clone();
-        let begin = if exchange.tried.is_empty() { exchange.begun } else { Instant::now() };
-        chosen.start(begin);
-        edge.request_started();
-        let attempt = inner.call(exchange);
+        let mut inner = inner.clone();
         async move {
-            let ended = attempt.await;
+            let chosen = exchange.chosen();
+            let edge = chosen.hop.edge.clone();
+            let begin = if exchange.tried.is_empty() { exchange.begun } else { Instant::now() };
+            chosen.start(begin);
+            edge.request_started();
+            let ended = inner.call(exchange).await;
             let now = Instant::now();
             match &ended {
                 Ok((exchange, answered)) => {
@@ -308,12 +305,13 @@ where
     service_fn(move |exchange: Box<Exchange>| {
         let mut inner = inner.clone();
         async move {
-            let mut ended = inner.call(exchange).await;
+            let mut exchange = exchange;
+            // One place from which the rest is called: each has room in the future for all that is within.
             loop {
-                match ended {
-                    Err((mut exchange, failed)) if exchange.may_replay(&failed) => {
+                match inner.call(exchange).await {
+                    Err((stopped, failed)) if stopped.may_replay(&failed) => {
+                        exchange = stopped;
                         exchange.tried.extend(exchange.chosen.take().map(|chosen| chosen.hop));
-                        ended = inner.call(exchange).await;
                     }
                     ended => return ended,
                 }
@@ -408,4 +406,21 @@ impl Exchange {
 
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::tests::worker;
+
+    /// Of each request under way; moved when it is made. A stage that holds what is within it twice doubles it.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<S: Stage>(_: &S) -> usize {
+            size_of::<S::Future>()
+        }
+        let (worker, _) = worker(1);
+        let size = size(&stages(&worker, Direction::Inbound));
+        assert!(size <= 2_816, "{size} bytes");
+    }
 }

@@ -19,7 +19,7 @@ use policy::Reason;
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
 };
 use tokio::time::{Instant, timeout_at};
@@ -77,7 +77,8 @@ pub async fn exchange(
     let Begun { sink, answers } = hop.begin(head, ended)?;
     kept.rewind();
     if head.opens_tunnel() {
-        return tunnelled(head, source, sink, answers, responder, progress, &count).await;
+        // Boxed: few requests do so, and it would take room in every other's future.
+        return Box::pin(tunnelled(head, source, sink, answers, responder, progress, &count)).await;
     }
     let way = Way { kept, has_body: !ended, http1, grpc, deadline, progress, count: &count };
     let (keep_alive, hop_reusable) = way.message(source, sink, answers, responder).await?;
@@ -110,8 +111,8 @@ impl Way<'_> {
         let wire_or_program = matches!(answers, Answers::Stream(_));
         let mut down = None;
         let ended = {
-            let upload = self.upload(source.keeping(self.kept), &mut sink);
-            let download = self.download(&mut answers, responder, &mut down);
+            let upload = pin!(self.upload(source.keeping(self.kept), &mut sink));
+            let download = pin!(self.download(&mut answers, responder, &mut down));
             // An HTTP/2 client may be sending on after its answer has ended, and an HTTP/2 server reading.
             let both = both(upload, download, !self.http1 && wire_or_program);
             match self.deadline {
@@ -241,11 +242,10 @@ async fn wanted(answers: &mut Answers<'_>, responder: &mut Responder<'_>) -> Res
 ///
 /// A client that breaks off ends both. A next hop that takes no more of the request may still answer: that is waited for.
 async fn both<T>(
-    upload: impl Future<Output = Result<(), BodyError>>,
-    download: impl Future<Output = Result<T, Failed>>,
+    mut upload: Pin<&mut impl Future<Output = Result<(), BodyError>>>,
+    mut download: Pin<&mut impl Future<Output = Result<T, Failed>>>,
     whole: bool,
 ) -> Result<T, Failed> {
-    let (mut upload, mut download) = (pin!(upload), pin!(download));
     let mut uploading = true;
     let mut answer = None;
     poll_fn(|cx| {

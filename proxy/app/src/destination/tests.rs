@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 const DIALLED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1)), 80);
 
-fn worker(connections: usize) -> (Rc<Worker>, Script) {
+pub(crate) fn worker(connections: usize) -> (Rc<Worker>, Script) {
     let (discovery, script) = Discovery::scripted();
     let network = Network::Memory(MemoryNetwork::new(Rc::new(|| Step::Pass(usize::MAX))));
     let worker = Worker::new(Parts {

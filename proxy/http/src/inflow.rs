@@ -73,11 +73,8 @@ impl Inflow {
             // An error says that the stream is gone; reading from it says so better.
             let _ = stream.flow_control().release_capacity(unreleased);
         }
-        let data = match ready!(stream.poll_data(cx)) {
-            // A server that has answered whole may ask its client to stop sending (RFC 9113 §8.1).
-            Some(Err(error)) if is_no_error(&error) => None,
-            data => data.transpose()?,
-        };
+        // A reset with NO_ERROR after the end (RFC 9113 §8.1) is no error here; one before it cuts the body like any other.
+        let data = ready!(stream.poll_data(cx)).transpose()?;
         self.unreleased = data.as_ref().map_or(0, Bytes::len);
         Poll::Ready(Ok(data))
     }
@@ -85,10 +82,7 @@ impl Inflow {
     /// The trailers, after the end.
     pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, Failure>> {
         let stream = ready!(self.poll_open(cx))?;
-        match ready!(stream.poll_trailers(cx)) {
-            Err(error) if is_no_error(&error) => Poll::Ready(Ok(None)),
-            trailers => Poll::Ready(Ok(trailers?)),
-        }
+        Poll::Ready(Ok(ready!(stream.poll_trailers(cx))?))
     }
 
     /// Is the end known to have come, without waiting?
@@ -98,8 +92,4 @@ impl Inflow {
             State::Open(stream) => self.early.is_none() && stream.is_end_stream(),
         }
     }
-}
-
-fn is_no_error(error: &h2::Error) -> bool {
-    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }

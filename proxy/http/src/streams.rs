@@ -69,7 +69,7 @@ pub(crate) enum To {
 
 /// One connection, as its streams see it.
 pub(crate) struct Connection {
-    sender: RefCell<SendRequest<Bytes>>,
+    sender: SendRequest<Bytes>,
     /// To a proxy: `weft-*` fields are understood.
     wire: bool,
     streams: Cell<u32>,
@@ -238,7 +238,7 @@ impl Drop for Waiting<'_> {
 impl Connection {
     fn new(sender: SendRequest<Bytes>, wire: bool) -> Self {
         Self {
-            sender: RefCell::new(sender),
+            sender,
             wire,
             streams: Cell::new(0),
             bulk: Cell::new(0),
@@ -255,7 +255,7 @@ impl Connection {
     }
 
     fn has_place(&self) -> bool {
-        let most = self.sender.borrow().current_max_send_streams().min(u32::MAX as usize) as u32;
+        let most = self.sender.current_max_send_streams().min(u32::MAX as usize) as u32;
         self.streams.get() < most
     }
 }
@@ -293,7 +293,7 @@ impl Lease {
             // It does not speak HTTP/2.
             connection.closed.set(true);
         }
-        connection.sender.borrow().is_extended_connect_protocol_enabled()
+        connection.sender.is_extended_connect_protocol_enabled()
     }
 
     /// Opens the stream.
@@ -302,7 +302,9 @@ impl Lease {
         request: Request<()>,
         ended: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), Failed> {
-        let sent = self.connection.sender.borrow_mut().send_request(request, ended);
+        // A clone for each: a sender remembers, and so keeps open, the last stream that had to wait for one to end, and takes no
+        // other one meanwhile.
+        let sent = self.connection.sender.clone().send_request(request, ended);
         sent.map_err(|error| {
             // What cannot be sent was not sent. A connection that is gone must not be picked again.
             if error.is_io() || error.is_go_away() || self.connection.closed.get() {

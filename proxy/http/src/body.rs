@@ -412,6 +412,25 @@ pub async fn pump(
     sink: &mut Sink<'_>,
     meter: &Meter<'_>,
 ) -> Result<Option<HeaderValue>, BodyError> {
+    let mut carried = carry(source, sink, meter).await;
+    if let Err(BodyError::Sink(failure)) = &mut carried {
+        // What is written to a stream that its receiver has reset fails without a word of why.
+        poll_fn(|cx| {
+            if let Poll::Ready(refused @ Failure::Refused(_)) = sink.poll_refused(cx) {
+                *failure = refused;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+    carried
+}
+
+async fn carry(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    meter: &Meter<'_>,
+) -> Result<Option<HeaderValue>, BodyError> {
     let last = match poll_fn(|cx| poll_body(source, sink, cx, meter)).await {
         Err(BodyError::Source(failure)) => {
             // What did come goes on before the failure does.

@@ -57,6 +57,8 @@ struct Count<'a> {
     response: Meter<'a>,
     /// The request has gone whole.
     sent: Cell<bool>,
+    /// The client broke its request off, perhaps after its answer had ended: with this code.
+    broken_off: Cell<Option<h2::Reason>>,
     /// The client has been given a part of the final response.
     begun: Cell<bool>,
     status: Cell<u16>,
@@ -121,7 +123,13 @@ impl Way<'_> {
             }
         };
         let failed = match ended {
-            Ok(ended) => return Ok(ended),
+            Ok(ended) => {
+                if let Some(code) = count.broken_off.get() {
+                    tokio::task::yield_now().await;
+                    sink.abort(code);
+                }
+                return Ok(ended);
+            }
             Err(failed) => Failed { answered: failed.answered || count.begun.get(), ..failed },
         };
         if failed.answered {
@@ -141,7 +149,11 @@ impl Way<'_> {
 
     async fn upload(&self, mut source: Source<'_>, sink: &mut Sink<'_>) -> Result<(), BodyError> {
         if self.has_body {
-            pump(&mut source, sink, &self.count.request).await?;
+            let carried = pump(&mut source, sink, &self.count.request).await;
+            if let Err(BodyError::Source(failure)) = &carried {
+                self.count.broken_off.set(Some(failure.reset().unwrap_or(h2::Reason::CANCEL)));
+            }
+            carried?;
         } else {
             sink.flush().await?;
         }
@@ -292,6 +304,7 @@ impl<'a> Count<'a> {
             request: Meter::of(lease),
             response: Meter::of(lease),
             sent: Cell::new(false),
+            broken_off: Cell::new(None),
             begun: Cell::new(false),
             status: Cell::new(0),
             grpc_status: RefCell::default(),

@@ -139,9 +139,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driven<S> {
             let Self { socket, connection, windows, pulse } = &mut self;
             let owner = of.upgrade();
             let streams = owner.as_ref().map_or(0, |owner| owner.streams());
-            windows.adapt(streams, |window| connection.set_initial_window_size(window));
+            let mut adapt = |connection: &mut h2::client::Connection<_, _>| {
+                owner.as_ref().is_some_and(|owner| {
+                    windows.adapt(streams, &owner.credit, |window| connection.set_initial_window_size(window))
+                })
+            };
+            adapt(connection);
             // Its streams hear of an error themselves.
             let polled = Pin::new(&mut *connection).poll(cx);
+            if adapt(connection) {
+                cx.waker().wake_by_ref();
+            }
             socket.after_poll(cx, polled.is_pending());
             if polled.is_ready() {
                 return Poll::Ready(());

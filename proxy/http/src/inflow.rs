@@ -1,6 +1,9 @@
 //! The receiving half of an HTTP/2 stream, from before its head has come.
 
-use crate::body::Failure;
+use crate::{
+    body::Failure,
+    windows::{Credit, Place},
+};
 use bytes::Bytes;
 use h2::{RecvStream, client::ResponseFuture};
 use http::HeaderMap;
@@ -17,6 +20,8 @@ pub struct Inflow {
     unreleased: usize,
     /// Came already, to be given first.
     early: Option<Bytes>,
+    /// Among the streams of its connection.
+    place: Place,
 }
 
 enum State {
@@ -26,30 +31,19 @@ enum State {
 }
 
 impl Inflow {
-    pub fn new(stream: RecvStream) -> Self {
-        Self { state: State::Open(stream), unreleased: 0, early: None }
+    pub fn new(stream: RecvStream, credit: &Credit) -> Self {
+        Self { state: State::Open(stream), unreleased: 0, early: None, place: credit.place() }
     }
 
     /// Of a stream whose answer has not come yet.
-    pub fn opening(response: ResponseFuture) -> Self {
-        Self { state: State::Opening(response), unreleased: 0, early: None }
-    }
-
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut RecvStream, h2::Error>> {
-        if let State::Opening(response) = &mut self.state {
-            let response = ready!(Pin::new(response).poll(cx))?;
-            self.state = State::Open(response.into_body());
-        }
-        match &mut self.state {
-            State::Open(stream) => Poll::Ready(Ok(stream)),
-            State::Opening(_) => unreachable!("it was opened above"),
-        }
+    pub fn opening(response: ResponseFuture, credit: &Credit) -> Self {
+        Self { state: State::Opening(response), unreleased: 0, early: None, place: credit.place() }
     }
 
     /// Ready when the sender has said something (true), or has ended or broken the stream without a word.
     pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.early.is_none() {
-            let stream = match ready!(self.poll_open(cx)) {
+            let stream = match ready!(self.state.poll_open(cx)) {
                 Ok(stream) => stream,
                 Err(_) => return Poll::Ready(false),
             };
@@ -68,20 +62,26 @@ impl Inflow {
             return Poll::Ready(Ok(Some(early)));
         }
         let unreleased = std::mem::take(&mut self.unreleased);
-        let stream = ready!(self.poll_open(cx))?;
+        let stream = ready!(self.state.poll_open(cx))?;
         if unreleased > 0 {
             // An error says that the stream is gone; reading from it says so better.
             let _ = stream.flow_control().release_capacity(unreleased);
         }
         // A reset with NO_ERROR after the end (RFC 9113 §8.1) is no error here; one before it cuts the body like any other.
-        let data = ready!(stream.poll_data(cx)).transpose()?;
+        let Poll::Ready(data) = stream.poll_data(cx) else {
+            if self.place.has_shrunk(cx) {
+                let _ = stream.flow_control().release_capacity(0);
+            }
+            return Poll::Pending;
+        };
+        let data = data.transpose()?;
         self.unreleased = data.as_ref().map_or(0, Bytes::len);
         Poll::Ready(Ok(data))
     }
 
     /// The trailers, after the end.
     pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, Failure>> {
-        let stream = ready!(self.poll_open(cx))?;
+        let stream = ready!(self.state.poll_open(cx))?;
         Poll::Ready(Ok(ready!(stream.poll_trailers(cx))?))
     }
 
@@ -90,6 +90,19 @@ impl Inflow {
         match &self.state {
             State::Opening(_) => false,
             State::Open(stream) => self.early.is_none() && stream.is_end_stream(),
+        }
+    }
+}
+
+impl State {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut RecvStream, h2::Error>> {
+        if let Self::Opening(response) = self {
+            let response = ready!(Pin::new(response).poll(cx))?;
+            *self = Self::Open(response.into_body());
+        }
+        match self {
+            Self::Open(stream) => Poll::Ready(Ok(stream)),
+            Self::Opening(_) => unreachable!("it was opened above"),
         }
     }
 }

@@ -217,7 +217,7 @@ impl StreamAnswers<'_> {
         {
             return Poll::Ready(Err(failed));
         }
-        (self.head, self.body) = (head, Some(Inflow::new(body)));
+        (self.head, self.body) = (head, Some(Inflow::new(body, self.lease.credit())));
         if let Some(key) = &self.key
             && self.head.status.is_success()
         {

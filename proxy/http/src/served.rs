@@ -1,6 +1,12 @@
 //! An HTTP/2 connection that others open to us: its streams come one after the other.
 
-use crate::{failed::Failed, gather::Gather, inflow::Inflow, read_ahead::ReadAhead, windows::Windows};
+use crate::{
+    failed::Failed,
+    gather::Gather,
+    inflow::Inflow,
+    read_ahead::ReadAhead,
+    windows::{Credit, Windows},
+};
 use bytes::{Bytes, BytesMut};
 use h2::{
     RecvStream,
@@ -26,6 +32,7 @@ pub struct Served<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Gather<S>, Bytes>,
     open: Rc<Cell<u32>>,
     windows: Windows,
+    credit: Credit,
 }
 
 /// A stream that the other side opened.
@@ -55,14 +62,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
             .await
             .map_err(|_| Failed::new(Reason::ConnectionTimeout, "the HTTP/2 preface took too long"))?
             .map_err(|error| Failed::new(broken, error.to_string()))?;
-        Ok(Self { socket, connection, open: Rc::default(), windows: Windows::new() })
+        Ok(Self {
+            socket,
+            connection,
+            open: Rc::default(),
+            windows: Windows::new(),
+            credit: Credit::default(),
+        })
     }
 
     /// The next stream; `None` when the connection has ended. To be polled all along: it drives the connection.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, h2::Error>>> {
-        let Self { connection, windows, .. } = self;
-        windows.adapt(self.open.get(), |window| connection.set_initial_window_size(window));
+        let Self { connection, windows, credit, open, .. } = self;
+        windows.adapt(open.get(), credit, |window| connection.set_initial_window_size(window));
         let polled = connection.poll_accept(cx);
+        let told = windows.adapt(open.get(), credit, |window| connection.set_initial_window_size(window));
+        if told && polled.is_pending() {
+            cx.waker().wake_by_ref();
+        }
         self.socket.after_poll(cx, polled.is_pending());
         polled.map(|next| {
             next.map(|accepted| accepted.map(|(request, respond)| self.incoming(request, respond)))
@@ -71,7 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
 
     fn incoming(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Incoming {
         self.open.set(self.open.get() + 1);
-        Incoming { request: request.map(Inflow::new), respond, open: Open(self.open.clone()) }
+        Incoming {
+            request: request.map(|body| Inflow::new(body, &self.credit)),
+            respond,
+            open: Open(self.open.clone()),
+        }
     }
 
     pub async fn next(&mut self) -> Option<Result<Incoming, h2::Error>> {

@@ -8,6 +8,7 @@ use crate::{
     dial::{self, Dialed},
     failed::Failed,
     plain::Plain,
+    windows::Credit,
 };
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -75,6 +76,7 @@ pub(crate) struct Connection {
     streams: Cell<u32>,
     bulk: Cell<u32>,
     closed: Cell<bool>,
+    pub(crate) credit: Credit,
     /// The other side has said its settings.
     pub(crate) greeted: Cell<bool>,
     pub(crate) greeting: Notify,
@@ -243,6 +245,7 @@ impl Connection {
             streams: Cell::new(0),
             bulk: Cell::new(0),
             closed: Cell::new(false),
+            credit: Credit::default(),
             greeted: Cell::new(false),
             greeting: Notify::new(),
             alert: RefCell::default(),
@@ -264,6 +267,11 @@ impl Lease {
     fn new(connection: &Rc<Connection>, of: &Rc<Inside>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self { connection: connection.clone(), of: of.clone(), bulk: Cell::new(false) }
+    }
+
+    /// Of the connection's streams.
+    pub(crate) fn credit(&self) -> &Credit {
+        &self.connection.credit
     }
 
     /// The other end is a proxy, which understands `weft-*` fields.

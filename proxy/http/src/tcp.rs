@@ -31,7 +31,7 @@ impl Upstream {
     /// Opens a stream that carries a TCP connection.
     pub fn open(lease: Lease) -> Result<Self, Failed> {
         let (response, send) = lease.open(lease.tcp_request(), false)?;
-        Ok(Self::Stream(Box::new(Opened { inflow: Inflow::opening(response), send, lease })))
+        Ok(Self::Stream(Box::new(Opened { inflow: Inflow::opening(response, lease.credit()), send, lease })))
     }
 
     /// Ready when the server has said something (true), or has ended or broken the connection without a word.

@@ -65,7 +65,7 @@ async fn serve_one(world: &World, stream: &Stream, input: &mut Input<'_>) -> Res
         other => return other.map(|_| false),
     };
     let request = judge(world, &head)?;
-    world.seen(&request);
+    world.seen(request.id);
     let upgrade = request.upgrade.as_ref();
     if let Some(Some(tcp)) = upgrade {
         answer(stream, &request, &answer_head(&request)).await?;
@@ -103,7 +103,7 @@ async fn serve_one(world: &World, stream: &Stream, input: &mut Input<'_>) -> Res
     if (trailers.len() == 1) != expected || request.abort.is_some() || request.garbled {
         return Err(Broken::Nonsense(format!("a whole request with trailers {trailers:?}: {request:?}")));
     }
-    world.done(&request);
+    world.done(request.id);
     if !request.response.early {
         respond(stream, &request).await?;
     }

@@ -1,6 +1,7 @@
 //! The clients: they say what is planned and hold what they hear against it.
 
 use crate::{
+    caller::call,
     plan::{Conversation, Framing, Http, Kind, Path, Request, Tcp},
     wire::{Broken, End, GARBAGE, Head, Heard, Input, Length, announce, converse, frame, garble, write},
     world::World,
@@ -20,6 +21,7 @@ pub async fn talk(world: Rc<World>, number: usize, stream: Stream, killed: impl 
             let what = format!("the client of connection {number}");
             judge_bytes(&world, &what, tcp, &heard);
         }
+        Kind::Streams(streams) => call(&world, conversation.path, stream, streams).await,
         Kind::Http(http) => Talk { world: &world, conversation, http, killed: &killed }.run(&stream).await,
     }
 }

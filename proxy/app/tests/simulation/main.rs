@@ -7,21 +7,27 @@
 //! client ───────────────────────── inbound ── application
 //! ```
 //!
-//! `plan` draws what is said, `schedule` what happens to it, `client` and `application` say it and judge what they hear,
-//! `world` puts them together and looks what is left at the end. A seed always makes the same world. One that fails is
+//! `plan` and `calls` draw what is said, `schedule` what happens to it, `client` and `application` say it and judge what they
+//! hear, `caller` and `serving` do so in HTTP/2, `world` puts them together and looks what is left at the end. A seed always makes the same world. One that fails is
 //! named, and runs alone by `SEED=<number>` (`RUST_LOG=trace` tells all); `SEEDS=<count>` runs more of them.
 
 mod application;
 mod authority;
+mod caller;
+mod calls;
 mod client;
+mod crossing;
+mod frames;
 mod panics;
 mod plan;
 mod schedule;
+mod serving;
 mod wire;
 mod world;
 
+use plan::Plan;
 use tracing_subscriber::EnvFilter;
-use world::live;
+use world::{live, live_as};
 
 /// Of each kind.
 const SEEDS: u64 = 1_000;
@@ -36,6 +42,15 @@ fn whatever_is_split_and_stalled_arrives_exactly() {
 #[test]
 fn whatever_is_killed_does_not_look_whole() {
     run(false);
+}
+
+/// Windows that shrink under a call that has used its own hold nothing up.
+#[test]
+fn a_crowd_stalls_nobody() {
+    for seed in 0..3 {
+        let wrongs = live_as(seed, true, Plan::crowded).wrongs;
+        assert!(wrongs.is_empty(), "SEED={seed}: {}", wrongs[0]);
+    }
 }
 
 #[test]

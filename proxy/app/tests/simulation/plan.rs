@@ -1,11 +1,12 @@
 //! What is said in a world, drawn from a seed: who connects to whom, each message and each stream of bytes, and how it ends.
 //! Nothing here is random once it is drawn: both ends look up what they are to say and to hear.
 
+use crate::calls::{Settings, Streams};
 use proxy_balance::Rng;
 use std::{rc::Rc, sync::LazyLock, time::Duration};
 
 /// The longest body.
-const MAX_BODY: usize = 200 * 1024;
+pub const MAX_BODY: usize = 200 * 1024;
 
 /// All bodies are windows of this: a byte that is lost, doubled or moved does not fit.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -21,7 +22,7 @@ pub struct Body {
 }
 
 impl Body {
-    fn new(rng: &mut Rng, len: usize) -> Self {
+    pub fn new(rng: &mut Rng, len: usize) -> Self {
         Self { from: rng.below(1 << 20), len }
     }
 
@@ -41,6 +42,10 @@ pub struct Plan {
     pub replaced: Option<Duration>,
     /// After this time, one of the proxies drains: the outbound one if `true`.
     pub drained: Option<(Duration, bool)>,
+    /// Of the application that speaks HTTP/2.
+    pub application: Settings,
+    /// It lets each connection end in good order after so many calls.
+    pub retires: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -71,6 +76,7 @@ pub enum Path {
 pub enum Kind {
     Http(Http),
     Tcp(Tcp),
+    Streams(Streams),
 }
 
 #[derive(Debug)]
@@ -149,38 +155,77 @@ pub enum Framing {
 impl Plan {
     pub fn new(rng: &mut Rng, hostile: bool) -> Self {
         let tiny = rng.below(5) == 0;
-        let mut draw = Draw { rng, tiny, hostile, ids: 0 };
-        let conversations =
-            (0..1 + draw.rng.below(if tiny { 3 } else { 4 })).map(|_| draw.conversation()).collect();
+        let mut draw = Draw { rng, tiny, hostile, refusing: false, ids: 0 };
+        let (dead_endpoint, retires) = (draw.one_in(4), draw.one_in(4).then(|| 1 + draw.rng.below(5)));
+        // A request is sent three times at most, for whatever reasons.
+        draw.refusing = !dead_endpoint && retires.is_none() && draw.one_in(2);
+        let limited = !draw.refusing && retires.is_none();
+        let count = 1 + draw.rng.below(if tiny { 3 } else { 4 });
+        let conversations: Vec<_> = (0..count).map(|number| draw.conversation(number)).collect();
+        // What is not read for long may not hold up the rest.
+        let ample =
+            conversations.iter().any(|one| matches!(&one.kind, Kind::Streams(streams) if streams.waits()));
+        let mut application = draw.settings(ample, false);
+        if !limited {
+            // More is asked of each new connection before it can say how much it takes.
+            application.streams = 1_000;
+        }
         Self {
             conversations,
             tiny,
-            dead_endpoint: draw.one_in(4),
+            dead_endpoint,
             replaced: draw.one_in(5).then(|| draw.up_to(Duration::from_millis(150))),
             drained: (hostile && draw.one_in(6))
                 .then(|| (draw.up_to(Duration::from_millis(200)), draw.one_in(2))),
+            application,
+            retires,
         }
     }
 }
 
-struct Draw<'a> {
-    rng: &'a mut Rng,
-    tiny: bool,
-    hostile: bool,
-    ids: usize,
+impl Plan {
+    /// One connection of HTTP/2 with very many calls.
+    pub fn crowded(rng: &mut Rng) -> Self {
+        let conversation = Conversation {
+            path: Path::Service,
+            start: Duration::ZERO,
+            hush: Duration::ZERO,
+            declared: true,
+            kind: Kind::Streams(Streams::crowded(rng)),
+        };
+        Self {
+            conversations: vec![conversation],
+            tiny: false,
+            dead_endpoint: false,
+            replaced: None,
+            drained: None,
+            application: Settings::AMPLE,
+            retires: None,
+        }
+    }
+}
+
+pub struct Draw<'a> {
+    pub rng: &'a mut Rng,
+    pub tiny: bool,
+    pub hostile: bool,
+    /// Applications may refuse streams.
+    pub refusing: bool,
+    /// The last one that was given.
+    pub ids: usize,
 }
 
 impl Draw<'_> {
-    fn one_in(&mut self, count: usize) -> bool {
+    pub fn one_in(&mut self, count: usize) -> bool {
         self.rng.below(count) == 0
     }
 
-    fn up_to(&mut self, limit: Duration) -> Duration {
+    pub fn up_to(&mut self, limit: Duration) -> Duration {
         limit.mul_f64(self.rng.fraction())
     }
 
     /// A length: often short, sometimes long, now and then at the edges.
-    fn body(&mut self) -> Body {
+    pub fn body(&mut self) -> Body {
         let most = if self.tiny { 1024 } else { MAX_BODY };
         let len = match self.rng.below(10) {
             0 => 0,
@@ -192,15 +237,22 @@ impl Draw<'_> {
         Body::new(self.rng, len)
     }
 
-    fn conversation(&mut self) -> Conversation {
+    fn conversation(&mut self, number: usize) -> Conversation {
         let path = match self.rng.below(8) {
             0..=3 => Path::Service,
             4 => Path::Pod,
             5 => Path::Outside,
             _ => Path::Unmeshed,
         };
-        let kind = if self.one_in(3) { Kind::Tcp(self.tcp()) } else { Kind::Http(self.http()) };
+        let kind = match self.rng.below(9) {
+            0..=1 => Kind::Tcp(self.tcp()),
+            2..=4 => Kind::Http(self.http()),
+            _ => Kind::Streams(self.streams(number)),
+        };
         let hush = if self.one_in(6) { self.up_to(Duration::from_secs(1)) } else { Duration::ZERO };
+        // From outside, what is declared is not known before the connection is: whoever is slow there is taken for silent.
+        let crossing = matches!(&kind, Kind::Streams(streams) if streams.http1);
+        let path = if crossing && path == Path::Outside { Path::Service } else { path };
         Conversation {
             path,
             start: self.up_to(Duration::from_millis(100)),

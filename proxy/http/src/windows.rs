@@ -3,7 +3,6 @@
 //! The receiver shares `SHARED_WINDOW_BYTES` out among the streams that are open: the first few get windows for long
 //! paths, many get small ones, and what slow readers can make a proxy hold stays bounded. A stream keeps what it has filled, so
 //! the connection's own window is the sum over a history of openings; it never runs out, and no stream waits for another.
-
 //!
 //! `h2` announces what a reader has taken when that is half of the window, and looks only when more is taken. A window that
 //! shrinks under a stream which has not used half of it would be lost for ever: [`Credit`] has every such stream look again.

@@ -266,6 +266,9 @@ fn target_form(method: &[u8], target: &[u8]) -> Option<(TargetForm, Range<usize>
     }
 }
 
+/// The longest field name that `http::HeaderName` can hold.
+const MAX_NAME_BYTES: usize = 65_535;
+
 /// One field line, RFC 9112 §5.
 #[inline]
 fn field_line(
@@ -283,6 +286,13 @@ fn field_line(
     let mut colon = name;
     while text.get(colon).copied().is_some_and(is_ows) {
         colon += 1;
+    }
+    if name > MAX_NAME_BYTES {
+        return Err(if dialect == Dialect::Trailers {
+            Refusal::TrailersTooLarge
+        } else {
+            Refusal::HeadTooLarge
+        });
     }
     if name == 0 || text.get(colon) != Some(&b':') {
         return Err(control(text).unwrap_or(Refusal::FieldName));

@@ -38,13 +38,13 @@ const WEFT_UNTOUCHED: HeaderName = HeaderName::from_static("weft-untouched");
 
 /// A request's head, as it came.
 #[derive(Clone, Copy)]
-pub(crate) enum RequestRef<'a> {
+pub enum RequestRef<'a> {
     Http1(&'a RequestHead, BodyLength),
     Http2(&'a StreamRequest),
 }
 
 /// A response's head, as it came. Of HTTP/2's the fields may be taken.
-pub(crate) enum ResponseRef<'a> {
+pub enum ResponseRef<'a> {
     /// With the method that it answers.
     Http1(&'a ResponseHead, &'a str),
     Http2(&'a mut response::Parts),
@@ -92,14 +92,16 @@ fn set_target(request: &mut Request<()>, headers: &mut HeaderMap, head: &Request
             // RFC 9112 §3.2.2: Host is what the target says. An origin server gets origin form (§3.2.1).
             let authority = HeaderValue::from_bytes(head.authority()).expect("a parsed authority is a value");
             headers.insert(HOST, authority);
-            Uri::from_maybe_shared(head.target_bytes())
-                .ok()
-                .and_then(|uri| Uri::try_from(uri.path_and_query().map_or("/", |path| path.as_str())).ok())
+            Uri::try_from(origin_form(head)).ok()
         }
         TargetForm::Authority | TargetForm::Asterisk => None,
     };
     let uri = uri.unwrap_or_else(|| {
-        let target = HeaderValue::from_maybe_shared(head.target_bytes()).expect("a parsed target is a value");
+        let target = match head.target_form() {
+            TargetForm::Absolute => origin_form(head).into(),
+            _ => head.target_bytes(),
+        };
+        let target = HeaderValue::from_maybe_shared(target).expect("a parsed target is a value");
         headers.insert(WEFT_TARGET, target);
         if head.target_form() == TargetForm::Authority {
             Uri::from_static("connect.invalid:1")
@@ -108,6 +110,15 @@ fn set_target(request: &mut Request<()>, headers: &mut HeaderMap, head: &Request
         }
     });
     *request.uri_mut() = uri;
+}
+
+/// What an absolute target is to its origin server: path and query, of which the path is never empty (RFC 9112 §3.2.1).
+fn origin_form(head: &RequestHead) -> Vec<u8> {
+    let target = head.target();
+    let scheme = target.iter().position(|byte| *byte == b':').unwrap_or_default();
+    let path = target.get(scheme + "://".len() + head.authority().len()..).unwrap_or_default();
+    let slash = if path.starts_with(b"/") { &b""[..] } else { b"/" };
+    [slash, path].concat()
 }
 
 /// A response of an HTTP/1 program as the head of a stream. `upgraded`: it accepts the upgrade that was asked for.
@@ -336,7 +347,7 @@ impl<'a> RequestRef<'a> {
     }
 
     /// Writes the head to an HTTP/1 program; `ended` says that no body follows. True when the body is to be chunked.
-    pub(crate) fn write(self, out: &mut Vec<u8>, ended: bool, key: Option<&str>) -> bool {
+    pub fn write(self, out: &mut Vec<u8>, ended: bool, key: Option<&str>) -> bool {
         match self {
             Self::Http1(head, body) => {
                 write_request(out, head, body);
@@ -347,7 +358,7 @@ impl<'a> RequestRef<'a> {
     }
 
     /// As the head of a stream, to a peer proxy (`wire`) or to a program.
-    pub(crate) fn to_stream(self, wire: bool) -> Request<()> {
+    pub fn to_stream(self, wire: bool) -> Request<()> {
         match (self, wire) {
             (Self::Http1(head, body), true) => wire_request(head, body),
             (Self::Http1(head, body), false) => program_request(head, body),
@@ -382,7 +393,7 @@ impl ResponseRef<'_> {
     }
 
     /// As the head of a stream, to a peer proxy (`wire`) or to a program. `upgraded`: the protocol it accepts to change to.
-    pub(crate) fn into_stream(self, wire: bool, upgraded: Option<&str>) -> Response<()> {
+    pub fn into_stream(self, wire: bool, upgraded: Option<&str>) -> Response<()> {
         match self {
             Self::Http1(head, method) => stream_response(head, method, wire, upgraded.is_some()),
             Self::Http2(parts) => {
@@ -429,11 +440,7 @@ fn program_request(head: &RequestHead, body: BodyLength) -> Request<()> {
     *request.headers_mut() = to_map(head.fields().end_to_end());
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).expect("a parsed method is a token");
     let path = match head.target_form() {
-        TargetForm::Absolute => Uri::from_maybe_shared(head.target_bytes())
-            .ok()
-            .and_then(|uri| uri.path_and_query().map(|path| path.as_str().to_owned()))
-            .unwrap_or_else(|| "/".to_owned())
-            .into_bytes(),
+        TargetForm::Absolute => origin_form(head),
         _ => head.target().to_vec(),
     };
     *request.uri_mut() = program_uri(request.method(), head.authority(), &path);
@@ -450,7 +457,9 @@ fn program_uri(method: &Method, authority: &[u8], path: &[u8]) -> Uri {
     if let (Some(authority), &Method::CONNECT) = (&authority, method) {
         return Uri::from(authority.clone());
     }
-    let path = PathAndQuery::try_from(path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+    let path = PathAndQuery::try_from(path)
+        .or_else(|_| PathAndQuery::try_from(escaped(path)))
+        .unwrap_or_else(|_| PathAndQuery::from_static("/"));
     match authority {
         Some(authority) => Uri::builder()
             .scheme(Scheme::HTTP)
@@ -460,6 +469,20 @@ fn program_uri(method: &Method, authority: &[u8], path: &[u8]) -> Uri {
             .expect("all three parts are there"),
         None => Uri::from(path),
     }
+}
+
+/// With what no target may contain (RFC 3986 §2) percent-encoded: programs differ in what they take of it.
+fn escaped(target: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
+                escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            }
+            byte => escaped.push(*byte),
+        }
+    }
+    escaped
 }
 
 /// What changes between an HTTP/1.1 client and an HTTP/2 program: Host is in the target, and of upgrades only WebSocket's exists
@@ -532,12 +555,7 @@ impl ClientFraming {
     }
 
     /// Writes a response's head; `body`: what follows it, where the response says so.
-    pub(crate) fn write_response(
-        self,
-        out: &mut Vec<u8>,
-        head: &ResponseRef<'_>,
-        body: BodyLength,
-    ) -> Following {
+    pub fn write_response(self, out: &mut Vec<u8>, head: &ResponseRef<'_>, body: BodyLength) -> Following {
         match head {
             ResponseRef::Http1(head, method) => self.write_plain_response(out, head, method, body),
             ResponseRef::Http2(parts) => self.write_stream_response(out, parts),

@@ -82,6 +82,35 @@ pub fn outcome(failed: &Failed) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_left_is_told_as_exactly_as_eight_digits_can(seconds in 0..400_000_000_000u64, nanos in 0..1_000_000_000u32, shift in 0..39u32) {
+            let left = Duration::new(seconds >> shift, nanos);
+            let text = format(left);
+            let told = timeout(text.as_bytes()).expect("what is written is read");
+            prop_assert!(text.len() <= 9, "{}", text);
+            // Never more than there is, and less by one unit at most: a millionth, but for days that are told in hours.
+            let unit = if left.as_secs() > 99_999_999 { Duration::from_secs(3_600) } else { left / 90_000 };
+            prop_assert!(told <= left && left - told <= unit, "{:?} is {}", left, text);
+        }
+
+        #[test]
+        fn a_timeout_is_only_ever_counted_down(value in "[0-9]{0,9}[HMSmunx]?", millis in 0..10_000_000u64) {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT, HeaderValue::try_from(value.as_str()).expect("a value"));
+            let left = Duration::from_millis(millis);
+            count_down(&mut headers, left);
+            let after = &headers[TIMEOUT];
+            match timeout(value.as_bytes()) {
+                Some(told) if told > left + UNTOLD => prop_assert!(timeout(after.as_bytes()).is_some_and(|then| then <= left)),
+                _ => prop_assert_eq!(after, value.as_str()),
+            }
+        }
+    }
 
     #[test]
     fn content_types() {

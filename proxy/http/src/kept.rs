@@ -88,3 +88,53 @@ impl Inside {
         self.over = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    /// Asks as a body's source does: what was kept first, then the next piece of `body` after the `read` ones.
+    fn next(kept: &Kept, body: &[Bytes], read: &mut usize) -> Option<Bytes> {
+        if let Some(again) = kept.again() {
+            return Some(again);
+        }
+        let data = body.get(*read)?;
+        *read += 1;
+        kept.keep(data);
+        Some(data.clone())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Each attempt stops after so many pieces; `forgets`: the last one is answered half way.
+        #[test]
+        fn each_attempt_sends_the_body_from_its_beginning(
+            lengths in vec(prop_oneof![1..2_000usize, 1..REPLAY_BYTES], 0..12), attempts in vec(0..14usize, 0..4), forgets in any::<bool>(),
+        ) {
+            let body: Vec<_> = (0u8..).zip(&lengths).map(|(byte, length)| Bytes::from(vec![byte; *length])).collect();
+            let whole = body.concat();
+            let (kept, mut read) = (Kept::default(), 0);
+            let mut last = Vec::new();
+            for stop in attempts {
+                if !kept.is_whole() {
+                    break;
+                }
+                kept.rewind();
+                let sent: Vec<_> = std::iter::from_fn(|| next(&kept, &body, &mut read)).take(stop).collect();
+                last = sent.concat();
+                prop_assert!(whole.starts_with(&last));
+                // Kept is what fits, and only that.
+                prop_assert_eq!(kept.is_whole(), body[..read].concat().len() <= REPLAY_BYTES);
+            }
+            if forgets {
+                kept.forget();
+                prop_assert!(!kept.is_whole());
+            }
+            let rest: Vec<_> = std::iter::from_fn(|| next(&kept, &body, &mut read)).collect();
+            prop_assert_eq!([last, rest.concat()].concat(), whole);
+            prop_assert!(!kept.holds_more());
+        }
+    }
+}

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `plan` and `calls` draw what is said, `schedule` what happens to it, `client` and `application` say it and judge what they
-//! hear, `caller` and `serving` do so in HTTP/2, `world` puts them together and looks what is left at the end. A seed always makes the same world. One that fails is
-//! named, and runs alone by `SEED=<number>` (`RUST_LOG=trace` tells all); `SEEDS=<count>` runs more of them.
+//! hear, `caller` and `serving` do so in HTTP/2, `stage` puts them together and looks what is left at the end, `world` what
+//! has happened. A seed always makes the same world. One that fails is named, and runs alone by `SEED=<number>`
+//! (`RUST_LOG=trace` tells all); `SEEDS=<count>` runs more of them.
 
 mod application;
 mod authority;
@@ -22,6 +23,7 @@ mod panics;
 mod plan;
 mod schedule;
 mod serving;
+mod stage;
 mod wire;
 mod world;
 
@@ -64,7 +66,7 @@ fn a_seed_replays_exactly() {
 /// there may be `limits::CONNECTIONS` of them.
 #[test]
 fn the_task_of_a_connection_stays_small() {
-    let (outbound, inbound) = world::sizes();
+    let (outbound, inbound) = stage::sizes();
     assert!(outbound <= 1232 && inbound <= 1280, "{outbound} and {inbound} bytes");
 }
 

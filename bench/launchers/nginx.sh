@@ -1,6 +1,7 @@
 # nginx, one worker a side: HTTP/1.1 over pooled mTLS connections. No identity, discovery or policy: it shows what the
 # data path alone costs.
 . "$BENCH/launchers/explicit.sh"
+WITHOUT="h2c100 grpc100" # one port cannot speak both versions of HTTP in plaintext, nor can upstream connections speak HTTP/2
 proxy_version() { nginx -v 2>&1 | sed 's,.*/,,'; }
 
 nginx_config() { # out|in

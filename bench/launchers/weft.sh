@@ -75,7 +75,8 @@ proxy_setup() {
 weft_proxy() { # NAMESPACE POD
   proxy_exec "$1" "$RUN/weft-proxy" --workload "lab/$2" --control "$WEFT_CONTROL" --trust-anchors "$RUN/ca.pem" \
     --token-file "$RUN/$2.token" --outbound-listen "$REDIR_OUT" --inbound-listen "$REDIR_IN" \
-    --admin-listen "127.0.0.1:$WEFT_ADMIN" --workers 1 --log "${WEFT_LOG:-warn}"
+    --admin-listen "127.0.0.1:$WEFT_ADMIN" --workers 1 --log "${WEFT_LOG:-warn}" \
+    ${WEFT_ACCESS_LOG:+--access-log "$WEFT_ACCESS_LOG"}
 }
 
 proxy_launch() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bench_load::bulk::Direction;
 use bench_load::closed::Exchange;
-use bench_load::{backend, bulk, closed, exchange, idle, paced};
+use bench_load::{backend, bulk, burst, closed, exchange, idle, paced};
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves HTTP/1.1 on port 8080 (1 KiB a response), a sink on 9001, a source on 9002, an echo on 9003
+    /// Serves HTTP/1.1 and HTTP/2 on port 8080 (1 KiB a response; gRPC: 133 bytes and trailers), a sink on 9001, a source on 9002, an echo on 9003
     Backend { ip: IpAddr },
     /// Sends to a sink as fast as it takes
     TcpUp { to: SocketAddr, connections: usize, seconds: f64 },
@@ -42,6 +42,8 @@ enum Command {
     Rate { to: SocketAddr, connections: usize, seconds: f64, rps: f64 },
     /// Opens CONNECTIONS, does one GET on each, prints READY and holds them until it is killed
     Idle { to: SocketAddr, connections: usize },
+    /// Opens CONNECTIONS at once, begins to read 128 KiB over each, prints PEAK, reads the rest slowly, closes
+    Burst { to: SocketAddr, connections: usize },
     /// Asks until a 200 comes; prints the microsecond of the Unix epoch at which it came
     FirstOk { to: SocketAddr, seconds: f64 },
 }
@@ -77,6 +79,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let held = idle::open(to, connections).await;
             println!("READY open={} err={}", held.open.len(), held.failed);
             std::future::pending::<()>().await;
+        }
+        Command::Burst { to, connections } => {
+            let (ok, failed) = burst::run(to, connections, || println!("PEAK")).await;
+            if let Some(error) = failed.first() {
+                println!("one of those that failed: {error}");
+            }
+            println!("ok={ok} err={}", failed.len());
         }
         Command::FirstOk { to, seconds } => {
             println!("{}", exchange::first_ok(to, lasting(seconds)).await?.as_micros());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bench_load::bulk::{self, Direction};
 use bench_load::closed::{self, Exchange};
-use bench_load::{backend, exchange, idle, paced};
+use bench_load::{backend, burst, exchange, idle, paced};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -99,5 +99,44 @@ fn idle_connections_stay_open() {
             exchange::get(stream, &request, exchange::After::Keep).await.unwrap();
         }
         assert!(exchange::first_ok(http, BRIEFLY).await.is_ok());
+    });
+}
+
+#[test]
+fn the_backend_answers_http_2_and_grpc() {
+    on_one_thread(async {
+        let to = serving(backend::http).await;
+        let stream = TcpStream::connect(to).await.unwrap();
+        let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+        spawn_local(connection);
+        for (kind, length, status) in [("text/plain", 1024, None), ("application/grpc+proto", 133, Some("0"))]
+        {
+            let request = hyper::Request::post("http://a/").header("content-type", kind).body(()).unwrap();
+            let (answer, mut body) = requests.send_request(request, false).unwrap();
+            body.send_data(vec![0; 128].into(), true).unwrap();
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status(), 200, "{kind}");
+            let (mut body, mut received) = (answer.into_body(), 0);
+            while let Some(data) = body.data().await {
+                received += data.unwrap().len();
+            }
+            let trailers = body.trailers().await.unwrap();
+            let told = trailers.as_ref().map(|trailers| trailers["grpc-status"].to_str().unwrap());
+            assert_eq!((received, told), (length, status), "{kind}");
+        }
+    });
+}
+
+#[test]
+fn a_burst_peaks_before_anything_is_read() {
+    on_one_thread(async {
+        let http = serving(backend::http).await;
+        let mut peaks = 0;
+        let (ok, failed) = burst::run(http, 20, || peaks += 1).await;
+        assert!(ok == 20 && failed.is_empty(), "{ok} ok, {failed:?}");
+        let refusing = serving(refusing).await;
+        let (ok, failed) = burst::run(refusing, 3, || peaks += 1).await;
+        assert!(ok == 0 && failed.len() == 3, "{ok} ok, {failed:?}");
+        assert_eq!(peaks, 2);
     });
 }

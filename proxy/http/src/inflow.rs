@@ -4,7 +4,7 @@ use crate::{
     body::Failure,
     windows::{Credit, Place},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, client::ResponseFuture};
 use http::HeaderMap;
 use std::{
@@ -13,12 +13,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+/// Frames of less than this are put together when several have come: what is passed on byte by byte, a receiver may take for a
+/// flood, and end a connection that is not this sender's alone.
+const SMALL_BYTES: usize = 256;
+/// And at most so much.
+const TOGETHER_BYTES: usize = 16 * 1024;
+
 /// DATA frames as they come. Flow control is released for what was given only when more is asked for.
 pub struct Inflow {
     state: State,
     /// Given, and perhaps still waiting for room.
     unreleased: usize,
-    /// Came already, to be given first.
+    /// Came already, to be given first; not in `unreleased`.
     early: Option<Bytes>,
     /// Among the streams of its connection.
     place: Place,
@@ -57,26 +63,50 @@ impl Inflow {
 
     /// The next bytes; `None` at the end. Asking again says that the last ones have found room.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
-        if let Some(early) = self.early.take() {
-            self.unreleased = early.len();
-            return Poll::Ready(Ok(Some(early)));
-        }
-        let unreleased = std::mem::take(&mut self.unreleased);
+        let (unreleased, early) = (std::mem::take(&mut self.unreleased), self.early.take());
         let stream = ready!(self.state.poll_open(cx))?;
         if unreleased > 0 {
             // An error says that the stream is gone; reading from it says so better.
             let _ = stream.flow_control().release_capacity(unreleased);
         }
-        // A reset with NO_ERROR after the end (RFC 9113 §8.1) is no error here; one before it cuts the body like any other.
-        let Poll::Ready(data) = stream.poll_data(cx) else {
-            if self.place.has_shrunk(cx) {
-                let _ = stream.flow_control().release_capacity(0);
-            }
-            return Poll::Pending;
+        let data = if early.is_some() {
+            early
+        } else {
+            // A reset with NO_ERROR after the end (RFC 9113 §8.1) is no error here; one before it cuts the body like any other.
+            let Poll::Ready(data) = stream.poll_data(cx) else {
+                if self.place.has_shrunk(cx) {
+                    let _ = stream.flow_control().release_capacity(0);
+                }
+                return Poll::Pending;
+            };
+            data.transpose()?
         };
-        let data = data.transpose()?;
+        let data = data.map(|data| self.put_together(cx, data));
         self.unreleased = data.as_ref().map_or(0, Bytes::len);
         Poll::Ready(Ok(data))
+    }
+
+    /// `data`, with what came right after it where that is small.
+    fn put_together(&mut self, cx: &mut Context<'_>, data: Bytes) -> Bytes {
+        let State::Open(stream) = &mut self.state else { return data };
+        if data.len() >= SMALL_BYTES {
+            return data;
+        }
+        let mut together = BytesMut::new();
+        // The end and errors come again when asked for again.
+        while !stream.is_end_stream()
+            && let Poll::Ready(Some(Ok(next))) = stream.poll_data(cx)
+        {
+            if together.is_empty() {
+                together.extend_from_slice(&data);
+            }
+            if next.len() >= SMALL_BYTES || together.len() + next.len() > TOGETHER_BYTES {
+                self.early = Some(next);
+                break;
+            }
+            together.extend_from_slice(&next);
+        }
+        if together.is_empty() { data } else { together.freeze() }
     }
 
     /// The trailers, after the end.

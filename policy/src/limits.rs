@@ -13,6 +13,8 @@ pub const WIRE_HEADER_LIST_BYTES: u32 = 1024 * 1024 + 64 * 1024;
 pub const GATHER_BYTES: usize = 64 * 1024;
 /// Bytes read at once from a connection that has plenty.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// Bytes that a worker reads from one HTTP/2 connection before it looks after its others.
+pub const READ_AT_ONCE_BYTES: usize = 128 * 1024;
 /// HTTP/2 flow-control windows of one connection's streams, bytes (RFC 9113 §5.2): this much is shared out among those that are
 /// open, between the two bounds. Few streams get plenty; many cannot make a proxy hold more than this for slow readers.
 pub const SHARED_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -23,10 +25,19 @@ pub const STREAM_WINDOW_LEAST_BYTES: u32 = 16 * 1024;
 /// HTTP/2 flow-control window of one connection, bytes: as much as `STREAMS_PER_CONNECTION` streams can hold that were opened one
 /// after the other and each filled its window, so that slow readers never stall anyone else.
 pub const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024 * 1024;
+/// What small DATA frames of a program may fall short of 256 bytes each, all of a connection together, while they are not read:
+/// each costs some 250 bytes until then. 64 Ki frames of a byte.
+pub const SMALL_FRAMES_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one HTTP/2 frame between proxies (RFC 9113 §4.2), its header included.
 pub const FRAME_BYTES: u32 = 64 * 1024;
+/// Changes of settings (RFC 9113 §6.5) that a program's connection may make before the next request; as many again as it makes
+/// requests.
+pub const SETTINGS_CHANGES: u32 = 100;
 /// Streams that a proxy lets a peer open on one connection (RFC 9113 §5.1.2).
 pub const STREAMS_PER_CONNECTION: u32 = 4096;
+/// Bytes of the heads of all requests that are open on one HTTP/2 connection, as RFC 9113 §6.5.2 counts them; further ones are
+/// refused. Each may be `HEADER_LIST_BYTES` long, and a compressed one costs its sender next to nothing.
+pub const HEADS_BYTES: usize = 16 * 1024 * 1024;
 /// Connections that a worker keeps to one peer proxy.
 pub const CONNECTIONS_PER_PEER: usize = 8;
 /// HTTP/2 connections that a worker keeps to one application: as many as its limit of streams (RFC 9113 §5.1.2) calls for.

@@ -1,6 +1,7 @@
 //! The streams of an HTTP/2 connection, side by side.
 
 use crate::{telemetry::Direction, worker::Worker};
+use policy::limits;
 use proxy_http::served::{Incoming, Served};
 use std::{
     future::{Future, poll_fn},
@@ -36,7 +37,12 @@ where
             Some(incoming) => incoming?,
             None => return Ok(()),
         };
-        let Some(counted) = worker.count(direction) else {
+        let counted = if incoming.open.is_too_much() {
+            worker.refuse(direction, "streams with long heads", limits::HEADS_BYTES)
+        } else {
+            worker.count(direction)
+        };
+        let Some(counted) = counted else {
             // Not one byte of it has been used: it may be sent to somebody else (RFC 9113 §8.7).
             incoming.respond.send_reset(h2::Reason::REFUSED_STREAM);
             refused();

@@ -172,15 +172,20 @@ impl Worker {
     /// Counts a new connection, or stream of a peer; none when the limit is hit.
     pub fn count(self: &Rc<Self>, direction: Direction) -> Option<Counted> {
         if self.connections.get() >= self.limit {
-            self.telemetry.reason(direction, None, Reason::ConnectionLimitReached);
-            if let Some(count) = self.over_limit.due(Instant::now()) {
-                let (direction, limit) = (direction.as_str(), self.limit);
-                tracing::warn!(direction, reason = %Reason::ConnectionLimitReached, limit, "{count} connections refused");
-            }
-            return None;
+            return self.refuse(direction, "connections", self.limit);
         }
         self.connections.set(self.connections.get() + 1);
         Some(Counted(self.clone()))
+    }
+
+    /// Tells of one of these for which there is no room.
+    pub fn refuse(&self, direction: Direction, what: &str, limit: usize) -> Option<Counted> {
+        self.telemetry.reason(direction, None, Reason::ConnectionLimitReached);
+        if let Some(count) = self.over_limit.due(Instant::now()) {
+            let direction = direction.as_str();
+            tracing::warn!(direction, reason = %Reason::ConnectionLimitReached, limit, "{count} {what} refused");
+        }
+        None
     }
 
     /// Set when the drain begins.

@@ -2,6 +2,7 @@
 
 use crate::{
     failed::Failed,
+    gather::Gather,
     read_ahead::ReadAhead,
     served::{Served, peer_builder},
 };
@@ -41,7 +42,7 @@ impl Accepted {
         let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         // `Gather` bounds what is written; what it writes is to become records at once.
         tls.get_mut().1.set_buffer_limit(None);
-        let streams = Served::handshake(tls, &peer_builder(), Reason::TlsProtocolError).await?;
+        let streams = Served::handshake(Gather::new(tls), &peer_builder(), Reason::TlsProtocolError).await?;
         Ok(Self { streams, peer, key_exchange, resumed })
     }
 

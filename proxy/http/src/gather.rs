@@ -4,17 +4,20 @@
 //! appends and `poll_flush` agrees; `Driver` polls the connection and then writes everything gathered at once. Whoever
 //! waits for a flush outside that driver would wait for ever, so the TLS handshake comes before the wrapping.
 
-use crate::failed::Failed;
-use policy::limits::GATHER_BYTES;
+use crate::{failed::Failed, frames::Frames};
+use policy::limits::{GATHER_BYTES, READ_AT_ONCE_BYTES};
 use std::{
     cell::RefCell,
     future::Future,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::yield_now,
+};
 
 /// A write of so much is worth a call of its own, and not worth a copy.
 const LONG_BYTES: usize = 32 * 1024;
@@ -37,6 +40,11 @@ struct Inside<S> {
     unflushed: bool,
     /// Bytes came since the last look.
     heard: bool,
+    /// Bytes that were read since others last had their turn.
+    read: usize,
+    /// What is watched for floods that `h2` bears without end, and whether one has come: no more is read then.
+    frames: Option<Frames>,
+    flooded: bool,
     /// The peer's alert, which HTTP/2 does not tell its streams of.
     alert: Option<Failed>,
 }
@@ -49,14 +57,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
             written: 0,
             unflushed: false,
             heard: false,
+            read: 0,
+            frames: None,
+            flooded: false,
             alert: None,
         })))
     }
 
+    /// The same, for a client that is not trusted.
+    pub fn watching(socket: S) -> Self {
+        let gather = Self::new(socket);
+        gather.0.borrow_mut().frames = Some(Frames::new());
+        gather
+    }
+
+    /// Has a flood come?
+    pub fn is_flooded(&self) -> bool {
+        self.0.borrow().flooded
+    }
+
     /// To be called after each poll of the connection: writes what it said.
     pub fn after_poll(&self, cx: &mut Context<'_>, pending: bool) {
+        let mut inside = self.0.borrow_mut();
+        if pending {
+            inside.read = 0;
+        }
         // A failure to write shows itself at the next read: the socket is broken in both directions.
-        let drained = self.0.borrow_mut().poll_drain(cx);
+        let drained = inside.poll_drain(cx);
         if let (true, Poll::Ready(Err(_))) = (pending, drained) {
             cx.waker().wake_by_ref();
         }
@@ -109,9 +136,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut inside = self.0.borrow_mut();
+        if inside.read >= READ_AT_ONCE_BYTES || inside.flooded {
+            // `h2` takes frames for as long as there are any, and a flood of small ones costs its sender less than us. To yield
+            // is to look at the other sockets first; a mere wake-up would do so only each 61st time.
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut inside.socket).poll_read(cx, buffer);
-        inside.heard |= buffer.filled().len() > before;
+        let read = &buffer.filled()[before..];
+        inside.read += read.len();
+        inside.heard |= !read.is_empty();
+        if let Some(frames) = &mut inside.frames {
+            inside.flooded = !frames.follow(read);
+        }
         if let Poll::Ready(Err(error)) = &polled
             && let Some(alert) = proxy_tls::tls_error(error)
         {

@@ -18,6 +18,7 @@ pub mod connection;
 mod dial;
 pub mod exchange;
 pub mod failed;
+mod frames;
 mod gather;
 pub mod grpc;
 pub mod head;

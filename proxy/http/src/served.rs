@@ -30,9 +30,11 @@ use tokio::{
 pub struct Served<S: AsyncRead + AsyncWrite + Unpin> {
     socket: Gather<S>,
     connection: Connection<Gather<S>, Bytes>,
-    open: Rc<Cell<u32>>,
+    open: Rc<Counts>,
     windows: Windows,
     credit: Credit,
+    /// A flood has come, and the client been told to go away.
+    flooded: bool,
 }
 
 /// A stream that the other side opened.
@@ -42,21 +44,30 @@ pub struct Incoming {
     pub open: Open,
 }
 
-/// Counts a stream for as long as it lives.
-pub struct Open(Rc<Cell<u32>>);
+/// Counts a stream, and the bytes of its head, for as long as it lives.
+pub struct Open(Rc<Counts>, usize);
+
+#[derive(Default)]
+struct Counts {
+    streams: Cell<u32>,
+    head_bytes: Cell<usize>,
+}
 
 impl Served<ReadAhead> {
     /// A connection of a program in plaintext, of which `read` is what came already. Its header lists may have so many bytes.
     pub async fn clear(stream: Stream, read: BytesMut, header_bytes: usize) -> Result<Self, Failed> {
-        Self::handshake(ReadAhead::new(stream, read), &builder(header_bytes as u32), Reason::HttpRequestError)
-            .await
+        let socket = Gather::watching(ReadAhead::new(stream, read));
+        Self::handshake(socket, &builder(header_bytes as u32), Reason::HttpRequestError).await
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
     /// The preface and settings (RFC 9113 §3.4); `broken` is what it is called when they are none.
-    pub(crate) async fn handshake(socket: S, builder: &Builder, broken: Reason) -> Result<Self, Failed> {
-        let socket = Gather::new(socket);
+    pub(crate) async fn handshake(
+        socket: Gather<S>,
+        builder: &Builder,
+        broken: Reason,
+    ) -> Result<Self, Failed> {
         let handshake = builder.handshake(socket.clone());
         let connection = timeout(limits::HANDSHAKE_WAIT, socket.drive(Box::pin(handshake)))
             .await
@@ -68,30 +79,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
             open: Rc::default(),
             windows: Windows::new(),
             credit: Credit::default(),
+            flooded: false,
         })
     }
 
     /// The next stream; `None` when the connection has ended. To be polled all along: it drives the connection.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, h2::Error>>> {
         let Self { connection, windows, credit, open, .. } = self;
+        let open = &open.streams;
         windows.adapt(open.get(), credit, |window| connection.set_initial_window_size(window));
+        if self.socket.is_flooded() && !std::mem::replace(&mut self.flooded, true) {
+            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        }
         let polled = connection.poll_accept(cx);
         let told = windows.adapt(open.get(), credit, |window| connection.set_initial_window_size(window));
         if told && polled.is_pending() {
             cx.waker().wake_by_ref();
         }
         self.socket.after_poll(cx, polled.is_pending());
+        if let (Poll::Ready(None), true) = (&polled, self.flooded) {
+            return Poll::Ready(Some(Err(h2::Reason::ENHANCE_YOUR_CALM.into())));
+        }
         polled.map(|next| {
             next.map(|accepted| accepted.map(|(request, respond)| self.incoming(request, respond)))
         })
     }
 
     fn incoming(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Incoming {
-        self.open.set(self.open.get() + 1);
+        let bytes = head_bytes(&request);
+        self.open.streams.set(self.open.streams.get() + 1);
+        self.open.head_bytes.set(self.open.head_bytes.get() + bytes);
         Incoming {
             request: request.map(|body| Inflow::new(body, &self.credit)),
             respond,
-            open: Open(self.open.clone()),
+            open: Open(self.open.clone(), bytes),
         }
     }
 
@@ -105,13 +126,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+impl Open {
+    /// The heads of the connection's streams, this one included, are as much as may be.
+    pub fn is_too_much(&self) -> bool {
+        self.0.head_bytes.get() > limits::HEADS_BYTES
     }
 }
 
-/// For programs, which are not trusted: the limits of `h2` on resets and on frames that carry little stay as they are.
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.head_bytes.set(self.0.head_bytes.get() - self.1);
+    }
+}
+
+/// The size of a header list (RFC 9113 §6.5.2), give or take its pseudo-fields.
+fn head_bytes<T>(request: &Request<T>) -> usize {
+    let fields = request.headers().iter();
+    fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+/// For programs, which are not trusted: the limits of `h2` on resets stay as they are, the one on frames that carry little would be
+/// half of the connection's window.
 fn builder(header_bytes: u32) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -119,7 +155,8 @@ fn builder(header_bytes: u32) -> Builder {
         .initial_window_size(Windows::FIRST)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
-        .max_header_list_size(header_bytes);
+        .max_header_list_size(header_bytes)
+        .data_frame_budget(limits::SMALL_FRAMES_BYTES);
     builder
 }
 
@@ -129,7 +166,8 @@ pub(crate) fn peer_builder() -> Builder {
     builder
         .max_frame_size(limits::FRAME_BYTES)
         .max_concurrent_reset_streams(1024)
-        .max_pending_accept_reset_streams(limits::STREAMS_PER_CONNECTION as usize)
+        // A program that goes away with all of its streams gives them up at once, and not for the others on the connection.
+        .max_pending_accept_reset_streams(4 * limits::STREAMS_PER_CONNECTION as usize)
         .max_local_error_reset_streams(None)
         .data_frame_budget(limits::CONNECTION_WINDOW_BYTES as usize);
     builder

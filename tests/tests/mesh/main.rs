@@ -9,6 +9,7 @@ mod access_log;
 mod breaks;
 mod bulk;
 mod control;
+mod floods;
 mod grpc;
 mod h2;
 mod hostile;

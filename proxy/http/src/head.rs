@@ -53,7 +53,9 @@ pub enum ResponseRef<'a> {
 /// The protocols that a request asks to change to, unless it has a body: that would have to arrive before the change
 /// (RFC 9110 §7.8), and programs that ask so, as some do on any first request, mean it as an offer.
 pub(crate) fn upgrade(head: &RequestHead, body: BodyLength) -> Option<&[u8]> {
-    head.upgrade().filter(|_| matches!(body, BodyLength::None | BodyLength::Fixed(0)))
+    // Protocols are tokens; what is none of them cannot travel as `:protocol`.
+    head.upgrade()
+        .filter(|protocol| protocol.is_ascii() && matches!(body, BodyLength::None | BodyLength::Fixed(0)))
 }
 
 /// A request of an HTTP/1 client as the head of a stream to a peer proxy.
@@ -284,8 +286,12 @@ impl StreamRequest {
             strip(request.headers_mut());
             return request;
         }
-        let authority = self.parts.headers.get(HOST).map(HeaderValue::as_bytes);
-        let mut request = self.copy(program_uri(&self.method, authority.unwrap_or_default(), self.path()));
+        let authority = match self.method {
+            // Whatever Host says (RFC 9112 §3.2.3).
+            Method::CONNECT => self.path(),
+            _ => self.parts.headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default(),
+        };
+        let mut request = self.copy(program_uri(&self.method, authority, self.path()));
         *request.method_mut() = self.method.clone();
         strip(request.headers_mut());
         for_program(&mut request, self.upgrade.as_ref().map(|protocol| protocol.as_str().as_bytes()));
@@ -351,7 +357,7 @@ impl<'a> RequestRef<'a> {
         match self {
             Self::Http1(head, body) => {
                 write_request(out, head, body);
-                body == BodyLength::Chunked
+                is_chunked(head, body)
             }
             Self::Http2(request) => request.write(out, ended, key),
         }
@@ -438,6 +444,11 @@ fn strip(headers: &mut HeaderMap) {
 fn program_request(head: &RequestHead, body: BodyLength) -> Request<()> {
     let mut request = Request::new(());
     *request.headers_mut() = to_map(head.fields().end_to_end());
+    if head.target_form() == TargetForm::Absolute {
+        // RFC 9112 §3.2.2: Host is what the target says.
+        let authority = HeaderValue::from_bytes(head.authority()).expect("a parsed authority is a value");
+        request.headers_mut().insert(HOST, authority);
+    }
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).expect("a parsed method is a token");
     let path = match head.target_form() {
         TargetForm::Absolute => origin_form(head),
@@ -650,10 +661,15 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead, body: BodyLength) {
         None if head.fields().accepts_trailers() => proxy_h1::write_field(out, b"Connection", b"TE"),
         None => {}
     }
-    if body == BodyLength::Chunked {
+    if is_chunked(head, body) {
         proxy_h1::write_field(out, b"Transfer-Encoding", b"chunked");
     }
     proxy_h1::write_end(out);
+}
+
+/// What follows a CONNECT is no body (RFC 9110 §9.3.6).
+fn is_chunked(head: &RequestHead, body: BodyLength) -> bool {
+    body == BodyLength::Chunked && head.method() != "CONNECT"
 }
 
 fn write_status(out: &mut Vec<u8>, status: StatusCode, reason: Option<&[u8]>) {

@@ -294,6 +294,29 @@ fn the_longest_name_is_no_reason_to_panic() {
     }
 }
 
+/// Requests that once were not the same with a wire and without one.
+#[test]
+fn odd_requests_are_the_same_over_the_wire() {
+    let table: [(&[u8], &str); 6] = [
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: b:2\r\n\r\n", "a:1"),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nTransfer-Encoding: chunked\r\n\r\n", "a:1"),
+        (b"GET http://a?b=c HTTP/1.1\r\nHost: b\r\n\r\n", "http://a/?b=c"),
+        (b"GET http://\xe9a/b HTTP/1.1\r\nHost: a\r\n\r\n", "/b"),
+        (b"GET /<a>?b=\"c\" HTTP/1.1\r\nHost: a\r\n\r\n", "http://a/%3Ca%3E?b=%22c%22"),
+        (b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\xef\r\n\r\n", "http://a/a"),
+    ];
+    for (text, target) in table {
+        let (head, body) = request(text).expect("a request");
+        let direct = RequestRef::Http1(&head, body);
+        let stream = over_the_wire(direct.to_stream(true));
+        let wired = RequestRef::Http2(&stream);
+        assert_eq!(said(&direct.to_stream(false)), said(&wired.to_stream(false)));
+        assert_eq!(direct.to_stream(false).uri().to_string(), target);
+        let chunked = |request: RequestRef<'_>| request.write(&mut Vec::new(), true, None);
+        assert_eq!((chunked(direct), chunked(wired)), (false, false));
+    }
+}
+
 #[test]
 fn cookies_come_together_in_http_1() {
     let request = Request::builder()

@@ -46,7 +46,7 @@ const OURS: &[(&str, &[&str])] = &[
 const THEIRS: &[(&str, &[&str])] = &[
     ("anyhow", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load"]),
     ("clap", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load"]),
-    ("h2", &["proxy-http", "proxy-app", "tests"]),
+    ("h2", &["proxy-http", "proxy-app", "tests", "bench-load"]),
     ("hyper", &["proxy-app", "control-serve", "examples-shop", "bench-load"]),
     ("k8s-openapi", &["control-index", "control-serve", "cli"]),
     ("kube", &["control-serve", "cli"]),

@@ -10,6 +10,7 @@
 //! | `app` | applications inside the test process |
 //! | `http` | an HTTP/1 client that shows every byte |
 //! | `h2` | an HTTP/2 client and server that can do whatever a stream can |
+//! | `frames` | frames of HTTP/2, byte by byte |
 //! | `websocket` | its frames |
 //! | `metrics` | reading `/metrics` |
 //! | `manifest` | the documents that control reads |
@@ -24,6 +25,7 @@
 
 pub mod app;
 pub mod forgery;
+pub mod frames;
 pub mod grid;
 pub mod h2;
 pub mod http;

@@ -17,6 +17,11 @@ use std::{
 };
 use tests::{
     PATIENCE, eventually,
+    frames::{
+        ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, NEWEST, PING,
+        PRIORITY, REFUSED_STREAM, RST_STREAM, SETTINGS, UNKNOWN, WHOLE, field, frame, get, headers, indexed,
+        path, post, reset, streams, update, window,
+    },
     h2::{Client, Exchange, Server, part, response, run, send},
     holds,
     manifest::Port,
@@ -36,25 +41,6 @@ const ANSWERS: u32 = 30;
 const OTHERS: usize = 4;
 /// A flood that meets back-pressure for so long has been borne.
 const STUCK: Duration = Duration::from_millis(500);
-
-/// Kinds of frames (RFC 9113 §6), their flags, and codes of errors (§7).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const UNKNOWN: u8 = 0x42;
-const ACK: u8 = 0x1;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const WHOLE: u8 = END_STREAM | END_HEADERS;
-const CANCEL: u32 = 8;
-const REFUSED_STREAM: u32 = 7;
-const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// One way to be a nuisance.
 struct Flood {
@@ -296,78 +282,6 @@ const FLOODS: &[Flood] = &[
         most: LITTLE,
     },
 ];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("it is short");
-    let mut frame = length.to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-fn headers(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
-    frame(HEADERS, flags, stream, block)
-}
-
-fn reset(stream: u32) -> Vec<u8> {
-    frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
-}
-
-fn update(stream: u32, by: u32) -> Vec<u8> {
-    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
-}
-
-/// SETTINGS_INITIAL_WINDOW_SIZE.
-fn window(bytes: u32) -> Vec<u8> {
-    [&4_u16.to_be_bytes()[..], &bytes.to_be_bytes()].concat()
-}
-
-/// The `at`-th so many streams that a client opens.
-fn streams(at: u32, count: u32, each: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
-    (at * count..(at + 1) * count).flat_map(|number| each(2 * number + 1)).collect()
-}
-
-/// Fields in HPACK (RFC 7541): the static table has these, and the newest of the dynamic one.
-const GET: u8 = 0x82;
-const POST: u8 = 0x83;
-const NEWEST: u8 = 0x80 | 62;
-
-fn get() -> Vec<u8> {
-    path(GET, "/")
-}
-
-fn post(to: &str) -> Vec<u8> {
-    path(POST, to)
-}
-
-fn path(method: u8, to: &str) -> Vec<u8> {
-    [&[method, 0x86, 0x04, to.len() as u8], to.as_bytes(), b"\x01\x08web.test"].concat()
-}
-
-/// A field that is not to be remembered, and one that is: with a value of so many bytes.
-fn field(name: &str, bytes: usize) -> Vec<u8> {
-    literal(0x00, name, bytes)
-}
-
-fn indexed(name: &str, bytes: usize) -> Vec<u8> {
-    literal(0x40, name, bytes)
-}
-
-fn literal(kind: u8, name: &str, bytes: usize) -> Vec<u8> {
-    let mut field = vec![kind, name.len() as u8];
-    field.extend(name.as_bytes());
-    // RFC 7541 §5.1, with a prefix of 7 bits.
-    field.push(127);
-    let mut rest = bytes - 127;
-    while rest >= 128 {
-        field.push((rest % 128) as u8 | 128);
-        rest /= 128;
-    }
-    field.push(rest as u8);
-    field.resize(field.len() + bytes.min(100_000), b'x');
-    field
-}
 
 /// What came back on a connection.
 #[derive(Debug)]

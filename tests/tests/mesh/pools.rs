@@ -238,26 +238,30 @@ fn actor(pod: &Pod) -> App {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         stream.set_read_timeout(None).unwrap();
         let mut rest = Vec::new();
-        let Ok(Some(head)) = read_head(&mut reader) else { return };
-        match head.target() {
-            "/never" | "/upload" => {
-                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+        loop {
+            let Ok(Some(head)) = read_head(&mut reader) else { return };
+            match head.target() {
+                // The connection may be used for any of the others afterwards.
+                "/idle" => {
+                    let _ = (&stream).write_all(&ok("idle"));
+                    continue;
+                }
+                "/never" | "/upload" => {
+                    let _ = std::io::copy(&mut reader, &mut std::io::sink());
+                }
+                "/download" => {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n";
+                    let _ = (&stream).write_all(head.as_bytes());
+                    while (&stream).write_all(&[b'x'; 64 * 1024]).is_ok() {}
+                }
+                // Bytes: answered by one, then silence, also when the client has ended its side.
+                _ => {
+                    let _ = (&stream).write_all(b"!");
+                    let _ = reader.read_to_end(&mut rest);
+                    thread::sleep(VANISHED);
+                }
             }
-            "/download" => {
-                let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n";
-                let _ = (&stream).write_all(head.as_bytes());
-                while (&stream).write_all(&[b'x'; 64 * 1024]).is_ok() {}
-            }
-            "/idle" => {
-                let _ = (&stream).write_all(&ok("idle"));
-                let _ = reader.read_to_end(&mut rest);
-            }
-            // Bytes: answered by one, then silence, also when the client has ended its side.
-            _ => {
-                let _ = (&stream).write_all(b"!");
-                let _ = reader.read_to_end(&mut rest);
-                thread::sleep(VANISHED);
-            }
+            return;
         }
     })
 }

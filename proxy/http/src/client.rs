@@ -97,10 +97,7 @@ impl Client {
     }
 
     pub fn method(&self) -> &str {
-        match self {
-            Self::Http1(client) => client.head.method(),
-            Self::Http2(client) => client.request.method.as_str(),
-        }
+        self.head().method()
     }
 
     /// The request target, as the client wrote it; of HTTP/2, `:path`.
@@ -131,10 +128,7 @@ impl Client {
 
     /// The value of the first field of this name.
     pub fn field(&self, name: &http::HeaderName) -> Option<&[u8]> {
-        match self {
-            Self::Http1(client) => client.head.fields().first(name.as_str()),
-            Self::Http2(client) => client.request.parts.headers.get(name).map(|value| value.as_bytes()),
-        }
+        self.head().field(name)
     }
 
     /// It is a call of gRPC, whose outcome is told by `grpc-status`.
@@ -173,14 +167,6 @@ impl Client {
     /// The caller is a peer proxy.
     pub fn is_wire(&self) -> bool {
         matches!(self, Self::Http2(client) if client.request.wire)
-    }
-
-    /// Can the request be sent once more, from its beginning?
-    pub fn is_whole(&self) -> bool {
-        match self {
-            Self::Http1(client) => client.kept.is_whole(),
-            Self::Http2(client) => client.kept.is_whole(),
-        }
     }
 
     /// Something follows the head of the request.

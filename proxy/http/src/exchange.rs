@@ -110,13 +110,13 @@ impl Way<'_> {
         responder: Responder<'_>,
     ) -> Result<(bool, bool), Failed> {
         let count = self.count;
-        let wire_or_program = matches!(answers, Answers::Stream(_));
+        // An HTTP/2 client may be sending on after its answer has ended, and an HTTP/2 server reading.
+        let whole = !self.http1 && matches!(answers, Answers::Stream(_));
         let mut down = None;
         let ended = {
             let upload = pin!(self.upload(source.keeping(self.kept), &mut sink));
             let download = pin!(self.download(&mut answers, responder, &mut down));
-            // An HTTP/2 client may be sending on after its answer has ended, and an HTTP/2 server reading.
-            let both = both(upload, download, !self.http1 && wire_or_program);
+            let both = both(upload, download, whole);
             match self.deadline {
                 None => both.await,
                 Some(deadline) => timeout_at(deadline, both).await.unwrap_or_else(|_| Err(grpc::overdue())),

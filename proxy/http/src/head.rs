@@ -515,8 +515,6 @@ pub struct ClientFraming {
     pub version: Version,
     /// The client lets us keep the connection.
     pub keep_alive: bool,
-    /// The request asks for a tunnel: 2xx opens it.
-    pub connect: bool,
     /// The request's method was HEAD: no body, whatever the fields say.
     pub head: bool,
 }
@@ -532,12 +530,7 @@ pub struct Following {
 impl ClientFraming {
     pub fn of(head: &RequestHead) -> Self {
         let method = head.method();
-        Self {
-            version: head.version(),
-            keep_alive: head.keep_alive(),
-            connect: method == "CONNECT",
-            head: method == "HEAD",
-        }
+        Self { version: head.version(), keep_alive: head.keep_alive(), head: method == "HEAD" }
     }
 
     /// The connection ends with this response, if `last`.

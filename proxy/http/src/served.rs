@@ -17,7 +17,6 @@ use policy::{Reason, limits};
 use proxy_transport::Stream;
 use std::{
     cell::Cell,
-    future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -114,10 +113,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
             respond,
             open: Open(self.open.clone(), bytes),
         }
-    }
-
-    pub async fn next(&mut self) -> Option<Result<Incoming, h2::Error>> {
-        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Takes no new streams (GOAWAY, RFC 9113 §6.8) and ends when the last one has.

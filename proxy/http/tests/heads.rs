@@ -249,7 +249,7 @@ proptest! {
         let Some(head) = response(&text) else { return Ok(()) };
         let Ok(body) = head.body(method) else { return Ok(()) };
         let version = if old { proxy_h1::Version::Http10 } else { proxy_h1::Version::Http11 };
-        let client = ClientFraming { version, keep_alive: true, connect: false, head: method == "HEAD" };
+        let client = ClientFraming { version, keep_alive: true, head: method == "HEAD" };
         let (mut direct, mut wired) = (Vec::new(), Vec::new());
         let direct_follows = client.write_response(&mut direct, &ResponseRef::Http1(&head, method), body);
         let (mut parts, ()) = ResponseRef::Http1(&head, method).into_stream(true, None).into_parts();

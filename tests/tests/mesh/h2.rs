@@ -1,46 +1,31 @@
 //! HTTP/2 with prior knowledge: what passes between two ends without a proxy passes with them, frame by frame where it counts.
 
+mod programs;
+mod versions;
+
 use bytes::Bytes;
-use h2::{Reason, ext::Protocol};
+use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request};
 use std::{
-    collections::HashSet,
-    fs,
     future::poll_fn,
-    io::{BufReader, Write},
-    net::SocketAddr,
-    path::Path,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 use tests::{
     PATIENCE,
-    app::App,
-    eventually,
     grid::{Grid, Route},
     h2::{Client, Exchange, Server, part, receive, receive_answer, request, response, run, send},
-    holds,
-    http::read_head,
     manifest::Port,
-    namespace::done,
     pattern,
-    pod::Pod,
-    program::Program,
-    tools::tool,
-    websocket::{CLOSE, TEXT, frame, read_frame},
     world::World,
 };
 
 const PORT: u16 = 8080;
 /// Both ways in which a port is known to speak HTTP/2.
 const KNOWN: [Option<&str>; 2] = [None, Some("kubernetes.io/h2c")];
-
-const H2SPEC_CASES: usize = 145;
 
 fn port(app_protocol: Option<&'static str>) -> Port {
     Port { app_protocol, ..Port::auto(PORT) }
@@ -136,170 +121,6 @@ async fn hints(mut exchange: Exchange) -> Result<(), h2::Error> {
     }
     let (body, _) = receive(exchange.request.body_mut()).await?;
     exchange.answer(200, &format!("{} bytes", body.len())).await
-}
-
-/// How each of h2spec's cases ended: what failed, and how many there were.
-fn h2spec(Route { name, client, address }: Route<'_>, folder: &Path) -> (HashSet<String>, usize) {
-    let report = folder.join(format!("h2spec {name}.xml"));
-    let (host, port) = match address {
-        SocketAddr::V4(address) => (address.ip().to_string(), address.port()),
-        SocketAddr::V6(address) => (format!("[{}]", address.ip()), address.port()),
-    };
-    let mut command = client.namespace.command(tool("h2spec"));
-    command.args(["-h", &host, "-p", &port.to_string(), "-j"]).arg(&report);
-    let output = command.output().unwrap();
-    let report = fs::read_to_string(&report)
-        .unwrap_or_else(|error| panic!("{name}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
-    let quoted = |text: &str, name: &str| {
-        let (_, rest) = text.split_once(&format!(" {name}=\"")).expect("an attribute");
-        rest.split('"').next().unwrap_or_default().to_owned()
-    };
-    let mut failed = HashSet::new();
-    let cases: Vec<_> = report.split("<testcase").skip(1).collect();
-    for case in &cases {
-        if case.contains("<error") || case.contains("<failure") {
-            // What came instead is not the name of a case.
-            failed.insert(format!("{}: {}", quoted(case, "package"), quoted(case, "classname")));
-            eprintln!("h2spec, {name}: {}", case.split("</testcase").next().unwrap_or_default());
-        }
-    }
-    (failed, cases.len())
-}
-
-/// What fails over some way though it passes without a proxy.
-fn h2spec_differences(grid: &Grid) -> Vec<String> {
-    let of_v4 = |route: &Route<'_>| route.address.is_ipv4();
-    let folder = grid.world.folder();
-    let [direct, _] = grid.direct();
-    let routes: Vec<_> = grid.routes().filter(of_v4).collect();
-    thread::scope(|scope| {
-        let direct = scope.spawn(move || h2spec(direct, folder));
-        let ways: Vec<_> = routes
-            .into_iter()
-            .map(|route| (route.name, scope.spawn(move || h2spec(route, folder))))
-            .collect();
-        let (direct, cases) = direct.join().unwrap();
-        assert_eq!(cases, H2SPEC_CASES);
-        ways.into_iter()
-            .flat_map(|(name, way)| {
-                let (failed, cases) = way.join().unwrap();
-                assert_eq!(cases, H2SPEC_CASES, "{name}");
-                failed.difference(&direct).map(|case| format!("{name}: {case}")).collect::<Vec<_>>()
-            })
-            .collect()
-    })
-}
-
-#[test]
-fn h2spec_fails_nothing_that_passes_without_a_proxy() {
-    for known in KNOWN {
-        let grid = Grid::new(port(known));
-        let _nghttpd = grid.servers().map(|pod| nghttpd(&grid, pod));
-        let differences = h2spec_differences(&grid);
-        assert!(differences.is_empty(), "nghttpd, declared {known:?}: {differences:#?}");
-    }
-    let grid = Grid::new(port(None));
-    let _go = grid.servers().map(|pod| go_app(pod, &[]));
-    let differences = h2spec_differences(&grid);
-    assert!(differences.is_empty(), "Go: {differences:#?}");
-}
-
-/// nghttpd with a page.
-fn nghttpd(grid: &Grid, pod: &Pod) -> Program {
-    let folder = grid.world.folder().join(format!("nghttpd-{}", pod.manifest.name));
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("index.html"), "hello\n").unwrap();
-    let arguments = ["--no-tls", "-d", &folder.display().to_string(), &PORT.to_string()].map(str::to_owned);
-    let program = pod.start("nghttpd", arguments);
-    pod.wait_for_port(PORT);
-    program
-}
-
-/// `tests/tools/h2app`.
-fn go_app(pod: &Pod, flags: &[&str]) -> Program {
-    let port = PORT.to_string();
-    let program = pod.start(&tool("h2app"), [&["-port", &port], flags].concat());
-    pod.wait_for_port(PORT);
-    program
-}
-
-#[test]
-fn h2load_with_100_streams_a_connection() {
-    const REQUESTS: u32 = 4000;
-    let grid = Grid::new(port(None));
-    let _nghttpd = grid.servers().map(|pod| nghttpd(&grid, pod));
-    for Route { name, client, address } in grid.routes() {
-        let url = format!("http://{address}/");
-        // By itself it writes IPv6 addresses without their brackets.
-        let authority = ["-H", ":authority: web.test"];
-        let report = client.done(
-            "h2load",
-            [&["-n", &REQUESTS.to_string(), "-c", "4", "-m", "100", &url], &authority[..]].concat(),
-        );
-        let expected = format!(
-            "requests: {REQUESTS} total, {REQUESTS} started, {REQUESTS} done, {REQUESTS} succeeded, 0 failed, 0 errored, \
-             0 timeout\nstatus codes: {REQUESTS} 2xx, 0 3xx, 0 4xx, 0 5xx\n"
-        );
-        assert!(report.contains(&expected), "{name}: {report}");
-    }
-    // Two ways lead out of the client to each server, and four ways into the meshed one.
-    for (pod, direction) in [(&grid.meshed_client, "outbound"), (&grid.meshed_server, "inbound")] {
-        eventually(PATIENCE, || {
-            let metrics = pod.metrics();
-            let count = metrics.sum("weft_requests_total", &[("direction", direction), ("class", "2xx")]);
-            holds(count == f64::from(4 * REQUESTS), format!("{direction}: {count}\n{}", metrics.0))
-        });
-    }
-}
-
-#[test]
-fn curl_with_a_server_of_go() {
-    const BYTES: usize = 20_000_000;
-    let grid = Grid::new(port(None));
-    let _go = grid.servers().map(|pod| go_app(pod, &[]));
-    let upload = grid.world.folder().join("upload");
-    let mut bytes = Vec::new();
-    pattern::write(&mut bytes, BYTES as u64).unwrap();
-    fs::write(&upload, &bytes).unwrap();
-    let bytes = Bytes::from(bytes);
-    let sum = done(Command::new("sha256sum").arg(&upload));
-    let sum = format!("{BYTES} {}\n", sum.split(' ').next().unwrap());
-    let file = format!("@{}", upload.display());
-    let size = format!("/zeros?{BYTES}");
-    // Each path, further flags, and what curl has to print: the body, then version, status and length.
-    let cases: [(&str, &[&str], String); 8] = [
-        ("/?a=b", &[], format!("GET web.test /?a=b HTTP/2.0\n2 200 {}", 28)),
-        ("/sum", &["--data-binary", &file], format!("{sum}2 200 {}", sum.len())),
-        (&size, &["-o", "/dev/null"], format!("2 200 {BYTES}")),
-        ("/hints", &[], "hinted\n2 200 7".into()),
-        ("/trailers", &[], "summed\n2 200 7".into()),
-        ("/status?204", &[], "2 204 0".into()),
-        ("/status?304", &[], "2 304 0".into()),
-        ("/", &["-I", "-o", "/dev/null"], "2 200 0".into()),
-    ];
-    for Route { name, client, address } in grid.routes() {
-        for (path, flags, expected) in &cases {
-            let url = format!("http://{address}{path}");
-            let heads = grid.world.folder().join("heads");
-            let mut command = client.namespace.command("curl");
-            command.args(["-sS", "--max-time", "20", "--http2-prior-knowledge", "-H", "Host: web.test"]);
-            command.args(["-w", "%{http_version} %{http_code} %{size_download}", "-D"]).arg(&heads);
-            let printed = done(command.args(*flags).arg(&url));
-            assert_eq!(&printed, expected, "{name}: {path}");
-            let heads = fs::read_to_string(&heads).unwrap();
-            let links = heads.matches("HTTP/2 103").count() + heads.matches("link: ").count();
-            assert_eq!(links, if *path == "/hints" { 4 } else { 0 }, "{name}: {path}: {heads}");
-        }
-        // curl shows no trailers.
-        let printed = client.done("nghttp", ["-nv", &format!("http://{address}/trailers")]);
-        assert!(printed.contains("x-sum: 42"), "{name}: {printed}");
-        // It also takes a reset without an error for one.
-        run(async {
-            let mut client = Client::connect(client, address).await.unwrap();
-            let answer = client.post("/early", bytes.clone()).await.unwrap();
-            assert_eq!((answer.status(), answer.text()), (413, "too large\n"), "{name}");
-        });
-    }
 }
 
 #[test]
@@ -630,195 +451,5 @@ fn h2_goaway_of_a_draining_proxy() {
     for pod in [&mut client, &mut server] {
         let status = pod.proxy_mut().wait(PATIENCE);
         assert!(status.success(), "{status}");
-    }
-}
-
-/// Opens a WebSocket by extended CONNECT (RFC 8441), talks, and closes it.
-async fn websocket_over_h2(name: &str, client: &mut Client) {
-    let allowed = tokio::time::timeout(PATIENCE, async {
-        while !client.requests.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    allowed.await.unwrap_or_else(|_| panic!("{name}: SETTINGS_ENABLE_CONNECT_PROTOCOL has not come"));
-    let mut request = Request::builder()
-        .method("CONNECT")
-        .uri("http://chat.test/chat")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-protocol", "talk")
-        .body(())
-        .unwrap();
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
-    let (answer, mut out) = client.start(request, false).await.unwrap();
-    let answer = answer.await.unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(answer.status(), 200, "{name}: {answer:?}");
-    assert_eq!(answer.headers().get("sec-websocket-protocol").unwrap(), "talk", "{name}");
-    let mut stream = answer.into_body();
-    let mut heard = Vec::new();
-    for text in ["one", "two", &"long ".repeat(10_000)] {
-        send(&mut out, frame(TEXT, Some([1, 2, 3, 4]), text.as_bytes()).into(), false).await.unwrap();
-        let expected = frame(TEXT, None, text.as_bytes());
-        while heard.len() < expected.len() {
-            heard.extend_from_slice(&part(&mut stream).await.unwrap().expect("more to come"));
-        }
-        assert_eq!(heard.drain(..).as_slice(), expected, "{name}");
-    }
-    send(&mut out, frame(CLOSE, Some([9; 4]), &1000_u16.to_be_bytes()).into(), true).await.unwrap();
-    let (rest, _) = receive(&mut stream).await.unwrap();
-    assert_eq!(read_frame(&mut &rest[..]), (CLOSE, 1000_u16.to_be_bytes().to_vec()), "{name}");
-}
-
-/// A server of WebSockets by extended CONNECT, and of whatever else [`app`] serves.
-async fn chat(mut exchange: Exchange) -> Result<(), h2::Error> {
-    let protocol =
-        exchange.request.extensions().get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
-    if protocol.as_deref() != Some("websocket") {
-        return app(exchange).await;
-    }
-    let fields = exchange.request.headers();
-    // They belong to HTTP/1.1 only (RFC 8441 §5).
-    if fields.contains_key("sec-websocket-key") || fields["sec-websocket-version"] != "13" {
-        return exchange.answer(400, "not RFC 8441").await;
-    }
-    let mut head = response(200);
-    head.headers_mut().insert("sec-websocket-protocol", fields["sec-websocket-protocol"].clone());
-    let mut out = exchange.respond.send_response(head, false)?;
-    let mut heard = Vec::new();
-    loop {
-        // A frame's length is found by trying to read it: these are small.
-        while let Some((kind, payload, length)) = whole_frame(&heard) {
-            heard.drain(..length);
-            send(&mut out, frame(kind, None, &payload).into(), kind == CLOSE).await?;
-            if kind == CLOSE {
-                return Ok(());
-            }
-        }
-        match part(exchange.request.body_mut()).await? {
-            Some(part) => heard.extend_from_slice(&part),
-            None => return Ok(()),
-        }
-    }
-}
-
-/// The first masked frame of these bytes and its length, if it is all there.
-fn whole_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
-    let payload = match (bytes.get(1)? & 0x7f, bytes) {
-        (126, [_, _, high, low, ..]) => usize::from(u16::from_be_bytes([*high, *low])) + 2,
-        (126.., _) => return None,
-        (short, _) => usize::from(short),
-    };
-    let length = 2 + 4 + payload;
-    let mut whole = bytes.get(..length)?;
-    let (kind, payload) = read_frame(&mut whole);
-    Some((kind, payload, length))
-}
-
-#[test]
-fn h2_websocket_talks_through_both_proxies() {
-    let grid = Grid::new(Port::auto(PORT));
-    let _servers = grid.servers().map(|pod| Server::start(pod, PORT, chat));
-    for Route { name, client, address } in grid.routes() {
-        run(async {
-            let mut client = Client::connect(client, address).await.unwrap();
-            assert_eq!(client.get("/").await.unwrap().text(), "hello", "{name}");
-            for _ in 0..2 {
-                websocket_over_h2(name, &mut client).await;
-            }
-            assert_eq!(client.get("/").await.unwrap().text(), "hello", "{name}");
-        });
-    }
-}
-
-/// Where `appProtocol` says that the server speaks HTTP/2, a client of HTTP/1.1 reaches it, WebSockets included.
-#[test]
-fn h2_only_servers_are_reached_by_http_1_1() {
-    let grid = Grid::new(Port::declared(PORT, "kubernetes.io/h2c"));
-    let _servers = grid.servers().map(|pod| Server::start(pod, PORT, chat));
-    for Route { name, client: pod, address } in grid.routes() {
-        let mut client = pod.client(address);
-        client.send(
-            "POST /fields/x?y HTTP/1.1\r\nHost: Shop.Example\r\nX-Mixed-Case: Kept\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
-             Content-Length: 2\r\n\r\nhi",
-        );
-        let seen = client.answer("POST");
-        let text = seen.text().to_owned();
-        assert!(text.starts_with("POST http://Shop.Example/fields/x?y\n"), "{name}: {seen:?}");
-        assert!(text.contains("x-mixed-case: Kept\n") && !text.contains("x-hop"), "{name}: {text}");
-        client.send(
-            "POST /echo HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
-             5\r\nhello\r\n0\r\nX-Check: 11\r\n\r\n",
-        );
-        let answer = client.answer("POST");
-        assert_eq!(answer.text(), "hello", "{name}");
-        let trailer = |name: &str| {
-            let found = answer.trailers.iter().find(|(held, _)| held.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.as_str())
-        };
-        assert_eq!(
-            (trailer("end"), trailer("seen-x-check")),
-            (Some("of echo"), Some("11")),
-            "{name}: {answer:?}"
-        );
-        client
-            .send("HEAD /status/200 HTTP/1.1\r\nHost: a\r\n\r\nGET /status/304 HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.answer("HEAD").head.field("content-length"), Some("5000"), "{name}");
-        assert_eq!(client.answer("GET").head.status(), 304, "{name}");
-        client.send("GET /break/8 HTTP/1.1\r\nHost: a\r\n\r\n");
-        let broken = client.try_answer("GET");
-        assert!(broken.is_err(), "{name}: a part must not look like the whole: {broken:?}");
-
-        let mut client = pod.client(address);
-        // The key and its answer are those of RFC 6455 §1.3.
-        client.send(
-            "GET /chat HTTP/1.1\r\nHost: chat.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: talk\r\n\r\n",
-        );
-        let head = client.head().unwrap();
-        assert_eq!(head.status(), 101, "{name}: {head:?}");
-        assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{name}");
-        assert_eq!(head.field("sec-websocket-protocol"), Some("talk"), "{name}");
-        for text in ["one", &"long ".repeat(10_000)] {
-            client.send(frame(TEXT, Some([1, 2, 3, 4]), text.as_bytes()));
-            assert_eq!(read_frame(client.reader()), (TEXT, text.as_bytes().to_vec()), "{name}");
-        }
-        client.send(frame(CLOSE, Some([9; 4]), &1000_u16.to_be_bytes()));
-        assert_eq!(read_frame(client.reader()).0, CLOSE, "{name}");
-        client.assert_ended();
-    }
-}
-
-/// And the other way: a WebSocket of HTTP/2 to a server that `appProtocol` says speaks HTTP/1.1.
-#[test]
-fn h2_websocket_reaches_a_server_of_http_1_1() {
-    let grid = Grid::new(Port::declared(PORT, "http"));
-    let _apps = grid.servers().map(|pod| {
-        App::tcp(pod, PORT, |stream| {
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut writer = &stream;
-            let Ok(Some(head)) = read_head(&mut reader) else { return };
-            let key = head.field("sec-websocket-key").expect("a WebSocket of HTTP/1.1 has a key");
-            let sum =
-                format!("printf %s {key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11 | openssl dgst -sha1 -binary");
-            let proof = done(Command::new("sh").args(["-c", &format!("{sum} | openssl base64")]));
-            let head = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: talk\r\n\r\n",
-                proof.trim()
-            );
-            writer.write_all(head.as_bytes()).unwrap();
-            loop {
-                let (kind, text) = read_frame(&mut reader);
-                writer.write_all(&frame(kind, None, &text)).unwrap();
-                if kind == CLOSE {
-                    return;
-                }
-            }
-        })
-    });
-    for Route { name, client, address } in grid.routes() {
-        run(async {
-            let mut client = Client::connect(client, address).await.unwrap();
-            websocket_over_h2(name, &mut client).await;
-        });
     }
 }

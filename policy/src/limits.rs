@@ -63,6 +63,11 @@ pub const UNKNOWN_IDLE_AGE: Duration = Duration::from_secs(1);
 pub const IDLE_EVIDENCE: Duration = Duration::from_secs(600);
 /// Age at which an idle connection between proxies is closed by the side that opened it.
 pub const IDLE_PEER_AGE: Duration = Duration::from_secs(300);
+/// Streams that a connection may have carried at once to be kept so long. HTTP/2's state of each stays allocated for the next
+/// one, on both sides, until the connection ends.
+pub const LEAN_STREAMS: u32 = 128;
+/// Age at which an idle connection that has carried more is closed.
+pub const IDLE_SWOLLEN_AGE: Duration = Duration::from_secs(20);
 /// Client connections that a proxy holds, all workers together.
 pub const CONNECTIONS: usize = 65_536;
 /// File descriptors for all else than connections of clients and those that they call for: listening, control, admin. Where

@@ -74,6 +74,8 @@ pub(crate) struct Connection {
     /// To a proxy: `weft-*` fields are understood.
     wire: bool,
     streams: Cell<u32>,
+    /// Most streams at once.
+    peak: Cell<u32>,
     bulk: Cell<u32>,
     closed: Cell<bool>,
     pub(crate) credit: Credit,
@@ -155,10 +157,10 @@ impl Streams {
         Some(Lease::new(best, inside))
     }
 
-    /// Lets go of connections that nobody has used for `limits::IDLE_PEER_AGE`; they close in good order.
+    /// Lets go of connections that nobody has used for a while; they close in good order.
     pub fn sweep(&self, now: Instant) {
         self.0.connections.borrow_mut().retain(|one| {
-            !one.closed.get() && (one.streams.get() > 0 || now - one.used.get() < limits::IDLE_PEER_AGE)
+            !one.closed.get() && (one.streams.get() > 0 || now - one.used.get() < one.idle_age())
         });
     }
 }
@@ -243,6 +245,7 @@ impl Connection {
             sender,
             wire,
             streams: Cell::new(0),
+            peak: Cell::new(0),
             bulk: Cell::new(0),
             closed: Cell::new(false),
             credit: Credit::default(),
@@ -257,6 +260,11 @@ impl Connection {
         self.streams.get()
     }
 
+    /// How long it is kept without use.
+    fn idle_age(&self) -> Duration {
+        if self.peak.get() > limits::LEAN_STREAMS { limits::IDLE_SWOLLEN_AGE } else { limits::IDLE_PEER_AGE }
+    }
+
     fn has_place(&self) -> bool {
         let most = self.sender.current_max_send_streams().min(u32::MAX as usize) as u32;
         self.streams.get() < most
@@ -266,6 +274,7 @@ impl Connection {
 impl Lease {
     fn new(connection: &Rc<Connection>, of: &Rc<Inside>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
+        connection.peak.set(connection.peak.get().max(connection.streams.get()));
         Self { connection: connection.clone(), of: of.clone(), bulk: Cell::new(false) }
     }
 

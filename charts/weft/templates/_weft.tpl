@@ -1,14 +1,16 @@
-{{- /* Labels of an object of a component: include "weft.labels" (list . "control") */ -}}
+{{- /* Labels of an object of a component: include "weft.labels" (list . "control"), with further ones: (list . "control" $further).
+Ours win over the user's: selectors, policies and `weft uninstall` go by them. */ -}}
 {{- define "weft.labels" -}}
 {{- $root := index . 0 -}}
-{{- with $root.Values.commonLabels }}
-{{- toYaml . }}
-{{ end -}}
-app.kubernetes.io/name: weft
-app.kubernetes.io/part-of: weft
-app.kubernetes.io/component: {{ index . 1 }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- $further := dict -}}
+{{- if gt (len .) 2 }}{{ $further = index . 2 }}{{ end -}}
+{{- $ours := dict
+  "app.kubernetes.io/name" "weft"
+  "app.kubernetes.io/part-of" "weft"
+  "app.kubernetes.io/component" (index . 1)
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- toYaml (mergeOverwrite dict $root.Values.commonLabels $further $ours) }}
 {{- end }}
 
 {{- /* What never changes on a pod, so that an upgrade can be one: include "weft.selector" "control" */ -}}
@@ -17,16 +19,12 @@ app.kubernetes.io/name: weft
 app.kubernetes.io/component: {{ . }}
 {{- end }}
 
-{{- /* Labels and annotations of a component's pods, whose values stand under its name: include "weft.podMetadata" (list . "control") */ -}}
+{{- /* Labels and annotations of a component's pods, whose values stand under its name: include "weft.podMetadata" (list . "control").
+What carries the mesh is not in it. */ -}}
 {{- define "weft.podMetadata" -}}
 {{- $values := index (index . 0).Values (index . 1) -}}
 labels:
-  {{- with $values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- include "weft.labels" . | nindent 2 }}
-  # What carries the mesh is not in it.
-  weft.mesh/inject: disabled
+  {{- include "weft.labels" (append . (mergeOverwrite dict $values.podLabels (dict "weft.mesh/inject" "disabled"))) | nindent 2 }}
 {{- with $values.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

@@ -1,7 +1,8 @@
 # What one does with this tree, one target each. `make demo` needs cargo and a Linux kernel, nothing else.
-.PHONY: demo test bench fmt lint
+.PHONY: demo test cluster cluster-down test-cluster images bench fmt lint
 
 DEMO_BINARIES := weft weft-proxy weft-control weft-init weft-shop
+CLUSTER_BINARIES := weft weft-proxy weft-control weft-init weft-cni weft-injector weft-shop
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 # The mesh on this host: make demo ARGS="--duration 30 --json"
@@ -14,6 +15,18 @@ demo:
 test:
 	cargo build --workspace --all-targets
 	cargo test $(or $(ARGS),--workspace)
+
+# A real Kubernetes on this host, with our images, as root: make cluster NODES=2 (tests/cluster/README.md)
+cluster:
+	@cargo build $(CLUSTER_BINARIES:%=--bin %)
+	@tests/cluster/up $(NODES)
+
+cluster-down:
+	@tests/cluster/down
+
+# The images that are shipped, static, in target/images
+images:
+	@tests/images/build
 
 # Our pair beside HAProxy, nginx and Envoy, as root: make bench ARGS="weft haproxy" (bench/README.md)
 bench:

@@ -90,6 +90,8 @@ pub const CHANGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait for the application to accept a connection from its own proxy. When its queue is full, the kernel drops the attempt
 /// and makes it again after 1 s and 3 s (RFC 6298 §2.1, §5.5); without a proxy its clients would wait for that, too.
 pub const LOCAL_CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Wait of a TCP probe for its connection: a kubelet's own default, in which it must have its answer.
+pub const TCP_PROBE_WAIT: Duration = Duration::from_secs(1);
 /// Wait for a program's HTTP/2 settings before a WebSocket goes to it over HTTP/1.1 (RFC 9113 §3.4: they are what it says first).
 pub const SETTINGS_WAIT: Duration = Duration::from_millis(500);
 /// Wait for a TLS handshake.

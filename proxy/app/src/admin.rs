@@ -1,10 +1,10 @@
-//! The admin port: metrics, readiness, liveness, configuration, shutdown. HTTP/1.1 on the control thread.
+//! The admin port: metrics, readiness, liveness, configuration, TCP probes, shutdown. HTTP/1.1 on the control thread.
 //!
 //! It answers from what it is given: nothing here knows how configuration comes or what shutdown does.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::probe::TcpProbe;
 use crate::telemetry::{Format, Telemetry};
 
 #[cfg(test)]
@@ -51,6 +52,8 @@ pub struct Admin {
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Behind `/shutdown`: begins the drain. May be called more than once.
     pub shutdown: Box<dyn Fn() + Send + Sync>,
+    /// Behind `/probe/tcp/PORT`.
+    pub tcp_probe: TcpProbe,
 }
 
 impl fmt::Debug for Admin {
@@ -59,12 +62,15 @@ impl fmt::Debug for Admin {
     }
 }
 
+const TCP_PROBE: &str = "/probe/tcp/PORT";
+
 /// The pages: path, method, what it is for.
-const PAGES: [(&str, Method, &str); 5] = [
+const PAGES: [(&str, Method, &str); 6] = [
     ("/metrics", Method::GET, "Prometheus metrics"),
     ("/ready", Method::GET, "200 once traffic can be taken, else 503 and why not"),
     ("/live", Method::GET, "200 while the process runs"),
     ("/config", Method::GET, "what control has told, as JSON"),
+    (TCP_PROBE, Method::GET, "200 if the application takes TCP connections on PORT, of --tcp-probe-ports"),
     ("/shutdown", Method::POST, "drain and exit; from this host only"),
 ];
 
@@ -91,9 +97,13 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, admin: &Admin) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = admin.answer(&request, peer.ip());
-        async { Ok::<_, Infallible>(answer) }
+    // Where a kubelet has dialled the pod is where the application would have been dialled.
+    let local = stream.local_addr().map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |local| local.ip());
+    let service = service_fn(|request: Request<Incoming>| async move {
+        Ok::<_, Infallible>(match admin.answer(&request, peer.ip()) {
+            Answer::Now(response) => response,
+            Answer::TcpProbe(port) => admin.probe(local, port).await,
+        })
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -106,27 +116,41 @@ async fn connection(stream: TcpStream, peer: SocketAddr, admin: &Admin) {
     }
 }
 
+/// What a request calls for.
+enum Answer {
+    Now(Response<Full<Bytes>>),
+    /// The answer depends on a connection to this port.
+    TcpProbe(u16),
+}
+
 impl Admin {
-    fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Answer {
         let path = request.uri().path();
-        if path == "/" {
-            return text(StatusCode::OK, index());
+        let port = path.strip_prefix(TCP_PROBE.trim_end_matches("PORT")).and_then(|port| port.parse().ok());
+        let port = port.filter(|port| self.tcp_probe.ports.contains(port));
+        let page = if port.is_some() { TCP_PROBE } else { path };
+        if let Some(refusal) = refusal(request.method(), page, path) {
+            return Answer::Now(refusal);
         }
-        let Some((_, method, _)) = PAGES.iter().find(|(page, ..)| *page == path) else {
-            return text(StatusCode::NOT_FOUND, format!("there is no {path} here\n\n{}", index()));
-        };
-        // RFC 9110 §9.3.2: HEAD is GET without the content, which the server leaves out.
-        if request.method() != method && !(*method == Method::GET && request.method() == Method::HEAD) {
-            let allowed = if *method == Method::GET { "GET, HEAD" } else { method.as_str() };
-            let mut response = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{path} takes {allowed}, not {}\n", request.method()),
-            );
-            let allowed = HeaderValue::from_str(allowed).expect("method names are header text");
-            response.headers_mut().insert(header::ALLOW, allowed);
-            return response;
+        match port {
+            Some(port) => Answer::TcpProbe(port),
+            None => Answer::Now(self.page(request, peer)),
         }
-        match path {
+    }
+
+    async fn probe(&self, pod: IpAddr, port: u16) -> Response<Full<Bytes>> {
+        match self.tcp_probe.ask(pod, port).await {
+            Ok(()) => text(StatusCode::OK, format!("the application takes TCP connections on port {port}\n")),
+            Err(error) => {
+                let said = format!("the application takes no TCP connection on port {port}: {error}\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, said)
+            }
+        }
+    }
+
+    fn page<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/" => text(StatusCode::OK, index()),
             "/metrics" => self.metrics(request),
             "/ready" => match (self.ready)() {
                 Readiness::Ready => text(StatusCode::OK, "ready\n"),
@@ -154,10 +178,30 @@ impl Admin {
     }
 }
 
+/// What is said to a request for a page that is not there, or by a method that the page does not take.
+fn refusal(method: &Method, page: &str, path: &str) -> Option<Response<Full<Bytes>>> {
+    // Its literal path stands for no port.
+    let listed = PAGES.iter().find(|(listed, ..)| *listed == page && path != TCP_PROBE);
+    let Some((_, takes, _)) = listed else {
+        let said = format!("there is no {path} here\n\n{}", index());
+        return (path != "/").then(|| text(StatusCode::NOT_FOUND, said));
+    };
+    // RFC 9110 §9.3.2: HEAD is GET without the content, which the server leaves out.
+    if method == takes || (*takes == Method::GET && method == Method::HEAD) {
+        return None;
+    }
+    let allowed = if *takes == Method::GET { "GET, HEAD" } else { takes.as_str() };
+    let mut response =
+        text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}, not {method}\n"));
+    let allowed = HeaderValue::from_str(allowed).expect("method names are header text");
+    response.headers_mut().insert(header::ALLOW, allowed);
+    Some(response)
+}
+
 fn index() -> String {
     let mut page = format!("weft-proxy {}\n", env!("CARGO_PKG_VERSION"));
     for (path, method, says) in &PAGES {
-        page += &format!("{:4} {path:9}  {says}\n", method.as_str());
+        page += &format!("{:4} {path:15}  {says}\n", method.as_str());
     }
     page
 }

@@ -4,6 +4,7 @@
 //! (`policy`, `proxy-detect`, `proxy-balance`), bytes are moved elsewhere (`proxy-http`); here they meet.
 
 pub mod admin;
+pub mod await_ready;
 pub mod control;
 pub mod cpus;
 mod destination;
@@ -16,6 +17,7 @@ pub mod identity;
 pub mod inbound;
 mod logged;
 pub mod outbound;
+pub mod probe;
 pub mod proxy;
 mod requests;
 mod respond;

@@ -3,6 +3,7 @@
 use clap::Parser;
 use policy::{TrustDomain, WorkloadName, limits};
 use proxy_app::{
+    await_ready::await_ready,
     proxy::{self, Settings},
     telemetry::access::{Mode, Target},
 };
@@ -15,17 +16,32 @@ use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, tim
 #[command(name = "weft-proxy", version, max_term_width = 100)]
 struct Arguments {
     /// Whose proxy this is: namespace/pod
-    #[arg(long, env = "WEFT_PROXY_WORKLOAD", value_name = "NAMESPACE/POD")]
-    workload: WorkloadName,
+    #[arg(
+        long,
+        env = "WEFT_PROXY_WORKLOAD",
+        value_name = "NAMESPACE/POD",
+        required_unless_present = "await_ready"
+    )]
+    workload: Option<WorkloadName>,
     /// Where weft-control answers
-    #[arg(long, env = "WEFT_PROXY_CONTROL", value_name = "HOST:PORT")]
-    control: String,
+    #[arg(
+        long,
+        env = "WEFT_PROXY_CONTROL",
+        value_name = "HOST:PORT",
+        required_unless_present = "await_ready"
+    )]
+    control: Option<String>,
     /// PEM file with the roots to trust at first: ca.pem of weft-control
-    #[arg(long, env = "WEFT_PROXY_TRUST_ANCHORS", value_name = "FILE")]
-    trust_anchors: PathBuf,
+    #[arg(
+        long,
+        env = "WEFT_PROXY_TRUST_ANCHORS",
+        value_name = "FILE",
+        required_unless_present = "await_ready"
+    )]
+    trust_anchors: Option<PathBuf>,
     /// File with the token that proves the service account; read anew each time it is needed
-    #[arg(long, env = "WEFT_PROXY_TOKEN_FILE", value_name = "FILE")]
-    token_file: PathBuf,
+    #[arg(long, env = "WEFT_PROXY_TOKEN_FILE", value_name = "FILE", required_unless_present = "await_ready")]
+    token_file: Option<PathBuf>,
     /// The trust domain of all identities
     #[arg(long, env = "WEFT_PROXY_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: TrustDomain,
@@ -56,13 +72,32 @@ struct Arguments {
     /// Where the access log goes [default: standard output]; renamed or deleted, the file is made anew
     #[arg(long, env = "WEFT_PROXY_ACCESS_LOG_FILE", value_name = "FILE")]
     access_log_file: Option<PathBuf>,
+    /// Ports of the application that /probe/tcp/PORT of the admin port may be asked about: 5432,6379
+    #[arg(long, env = "WEFT_PROXY_TCP_PROBE_PORTS", value_name = "PORTS", value_parser = ports)]
+    tcp_probe_ports: Option<Ports>,
+    /// Serve nothing: wait until the proxy of this pod is ready, for a postStart hook [exit codes: 0 it is, 1 it is not]
+    #[arg(long)]
+    await_ready: bool,
+    /// How long --await-ready waits
+    #[arg(long, env = "WEFT_PROXY_AWAIT_TIMEOUT", default_value = "60s", value_parser = duration)]
+    await_timeout: Duration,
     /// What to log, on stderr: error, warn, info, debug, or filters as in proxy_app=debug
     #[arg(long, env = "WEFT_PROXY_LOG", default_value = "info")]
     log: String,
 }
 
+/// Why options are there that are optional for clap.
+const REQUIRED: &str = "clap lets nobody serve without it";
+
+/// Ports between commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ports(Vec<u16>);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.await_ready {
+        return ended(await_ready(arguments.admin_listen, arguments.await_timeout));
+    }
     let filter = match arguments.log.parse::<tracing_subscriber::EnvFilter>() {
         Ok(filter) => filter,
         Err(error) => {
@@ -76,10 +111,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let settings = Settings {
-        workload: arguments.workload,
-        control: arguments.control,
-        trust_anchors: arguments.trust_anchors,
-        token_file: arguments.token_file,
+        workload: arguments.workload.expect(REQUIRED),
+        control: arguments.control.expect(REQUIRED),
+        trust_anchors: arguments.trust_anchors.expect(REQUIRED),
+        token_file: arguments.token_file.expect(REQUIRED),
         trust_domain: arguments.trust_domain,
         outbound: arguments.outbound_listen,
         inbound: arguments.inbound_listen,
@@ -90,11 +125,16 @@ fn main() -> ExitCode {
         header_bytes: arguments.max_header_bytes as usize,
         access_log: arguments.access_log,
         access_log_target: arguments.access_log_file.map_or(Target::Stdout, Target::File),
+        tcp_probe_ports: arguments.tcp_probe_ports.unwrap_or_default().0,
     };
-    match proxy::run(settings) {
+    ended(proxy::run(settings).map_err(|error| format!("{error:#}")))
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft-proxy: {error:#}");
+            eprintln!("weft-proxy: {error}");
             ExitCode::FAILURE
         }
     }
@@ -115,6 +155,16 @@ fn mark(text: &str) -> Result<u32, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| format!("{text:?} is no mark: a number up to 0xffffffff"))
+}
+
+/// None of an empty text, as a template writes it into the environment.
+fn ports(text: &str) -> Result<Ports, String> {
+    let ports = text.split(',').map(str::trim).filter(|port| !port.is_empty());
+    let port = |port: &str| match port.parse() {
+        Ok(0) | Err(_) => Err(format!("{port:?} is no port from 1 to 65535")),
+        Ok(port) => Ok(port),
+    };
+    ports.map(port).collect::<Result<_, _>>().map(Ports)
 }
 
 /// A duration as Gateway API writes it (GEP-2257), in one unit.
@@ -152,5 +202,15 @@ mod tests {
         assert!(duration("30").is_err() && duration("s").is_err() && duration("1d").is_err());
         assert_eq!(mark("0x10"), Ok(16));
         assert!(mark("x").is_err());
+        assert_eq!(ports("5432, 6379,"), Ok(Ports(vec![5432, 6379])));
+        assert_eq!(ports(""), Ok(Ports::default()));
+        assert!(ports("0").is_err() && ports("1-2").is_err() && ports("x").is_err());
+    }
+
+    #[test]
+    fn only_a_proxy_that_serves_must_know_whose_it_is() {
+        assert!(Arguments::try_parse_from(["weft-proxy", "--await-ready"]).is_ok());
+        let error = Arguments::try_parse_from(["weft-proxy"]).expect_err("nothing says whose proxy it is");
+        assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
     }
 }

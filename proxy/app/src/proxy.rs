@@ -6,6 +6,7 @@ use crate::{
     discovery::Discovery,
     identity::{self, Identity},
     inbound, outbound,
+    probe::TcpProbe,
     seldom::Seldom,
     tcp,
     telemetry::{
@@ -58,6 +59,8 @@ pub struct Settings {
     pub header_bytes: usize,
     pub access_log: access::Mode,
     pub access_log_target: access::Target,
+    /// Ports of the application that `/probe/tcp/PORT` may be asked about.
+    pub tcp_probe_ports: Vec<u16>,
 }
 
 /// Serves until it is told to end, and drains.
@@ -101,6 +104,7 @@ async fn serve(settings: Settings, anchors: Trust) -> Result<()> {
                 stop.send_replace(true);
             }
         }),
+        tcp_probe: TcpProbe { network, ports: settings.tcp_probe_ports.clone() },
     };
     tokio::spawn(admin::serve(listener, admin));
     tokio::spawn(announce(settings.clone(), admin_port, identity.clone()));

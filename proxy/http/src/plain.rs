@@ -33,8 +33,8 @@ const CLOSING_RACE: Duration = Duration::from_secs(1);
 pub struct Plain {
     network: Network,
     address: SocketAddr,
-    /// An application of our own network namespace: the loopback addresses where it may listen instead.
-    loopbacks: Option<[SocketAddr; 2]>,
+    /// It is an application of our own network namespace, which may listen on loopback instead.
+    local: bool,
     /// Which of its addresses answered last: 0 is `address`, the others follow.
     answers: Cell<usize>,
     /// In the order of their last use.
@@ -63,7 +63,7 @@ impl Plain {
         Self {
             network,
             address,
-            loopbacks: None,
+            local: false,
             answers: Cell::new(0),
             idle: RefCell::default(),
             idle_age: Cell::default(),
@@ -72,10 +72,7 @@ impl Plain {
 
     /// To an application in our own network namespace.
     pub fn local(network: Network, address: SocketAddr) -> Self {
-        let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
-        let loopbacks = if address.is_ipv4() { [v4, v6] } else { [v6, v4] };
-        let loopbacks = Some(loopbacks.map(|ip| SocketAddr::new(ip, address.port())));
-        Self { loopbacks, ..Self::new(network, address) }
+        Self { local: true, ..Self::new(network, address) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -132,42 +129,20 @@ impl Plain {
     /// A new connection.
     pub async fn connect(&self, wait: Duration) -> Result<Stream, Failed> {
         let connect = async {
-            match self.loopbacks {
-                None => self.network.connect(self.address).await,
-                Some(loopbacks) => self.connect_local([self.address, loopbacks[0], loopbacks[1]]).await,
+            if !self.local {
+                return self.network.connect(self.address).await;
             }
+            let last = self.answers.get();
+            let found = find_local(self.address, last, |address| self.network.connect_local(address)).await;
+            found.map(|(at, stream)| {
+                self.answers.set(at);
+                stream
+            })
         };
         timeout(wait, connect)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| Failed::connecting(&error))
-    }
-
-    /// An application may listen on one family only, on its pod's address only, on loopback only. Where it does not listen, its
-    /// kernel says so at once; so its addresses are tried one after the other (the order of RFC 8305, without its delays):
-    /// the one that answered last, then as dialled, then loopback of that family, then of the other.
-    async fn connect_local(&self, addresses: [SocketAddr; 3]) -> io::Result<Stream> {
-        let last = self.answers.get();
-        let mut told = None;
-        for at in [last].into_iter().chain((0..addresses.len()).filter(|at| *at != last)) {
-            match self.network.connect_local(addresses[at]).await {
-                Ok(stream) => {
-                    self.answers.set(at);
-                    return Ok(stream);
-                }
-                Err(error) if at == 0 => {
-                    let listens_not = error.kind() == io::ErrorKind::ConnectionRefused;
-                    told = Some(error);
-                    if !listens_not {
-                        break;
-                    }
-                }
-                // Refused too, or the family is switched off.
-                Err(_) => {}
-            }
-        }
-        // What the address said that was dialled is the one thing to tell of.
-        Err(told.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
     }
 
     /// Keeps a connection whose last message is whole, for the next request.
@@ -210,6 +185,38 @@ impl Plain {
             open && age < limits::IDLE_CONNECTION_AGE
         });
     }
+}
+
+/// Connects to an application of our own network namespace. It may listen on one family only, on its pod's address only, on
+/// loopback only. Where it does not listen, its kernel says so at once; so its addresses are tried one after the other (the
+/// order of RFC 8305, without its delays): the one that answered last, then as dialled, then loopback of that family, then of
+/// the other. Gives which one answered, 0 being `address`.
+pub async fn find_local<T, C: Future<Output = io::Result<T>>>(
+    address: SocketAddr,
+    last: usize,
+    mut connect: impl FnMut(SocketAddr) -> C,
+) -> io::Result<(usize, T)> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let [first, second] = if address.is_ipv4() { [v4, v6] } else { [v6, v4] };
+    let loopback = |ip| SocketAddr::new(ip, address.port());
+    let addresses = [address, loopback(first), loopback(second)];
+    let mut told = None;
+    for at in [last].into_iter().chain((0..addresses.len()).filter(|at| *at != last)) {
+        match connect(addresses[at]).await {
+            Ok(made) => return Ok((at, made)),
+            Err(error) if at == 0 => {
+                let listens_not = error.kind() == io::ErrorKind::ConnectionRefused;
+                told = Some(error);
+                if !listens_not {
+                    break;
+                }
+            }
+            // Refused too, or the family is switched off.
+            Err(_) => {}
+        }
+    }
+    // What the address said that was dialled is the one thing to tell of.
+    Err(told.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
 }
 
 /// Nothing to read is what an idle connection should have: an end, an error, or bytes nobody asked for make it useless.

@@ -48,6 +48,11 @@ impl SystemNetwork {
         self.reach(address, Reach::Remote).await
     }
 
+    /// To a program in our own network namespace.
+    pub async fn connect_local(&self, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        self.reach(address, Reach::Local).await
+    }
+
     async fn reach(&self, address: SocketAddr, reach: Reach) -> io::Result<tokio::net::TcpStream> {
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;

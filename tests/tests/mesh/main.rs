@@ -14,6 +14,7 @@ mod grpc;
 mod h2;
 mod hostile;
 mod http;
+mod kubelet;
 mod load;
 mod outages;
 mod peers;

@@ -35,6 +35,7 @@ fn admin(not_ready: Arc<Mutex<Option<String>>>, shutdowns: Arc<AtomicUsize>) -> 
         shutdown: Box::new(move || {
             shutdowns.fetch_add(1, Ordering::Relaxed);
         }),
+        tcp_probe: TcpProbe::default(),
     }
 }
 
@@ -60,11 +61,12 @@ async fn each_page_answers() {
     let table = [
         ("GET /ready", "200 OK", "text/plain", "ready\n"),
         ("GET /live?probe=1", "200 OK", "text/plain", "live\n"),
-        ("GET /", "200 OK", "text/plain", "GET  /metrics   Prometheus metrics\n"),
+        ("GET /", "200 OK", "text/plain", "GET  /metrics         Prometheus metrics\n"),
         ("GET /config", "200 OK", "application/json", "      \"service\": \"cart.shop:8080\"\n"),
         ("GET /metrics", "200 OK", "text/plain; version=0.0.4", "\nweft_control_connected 0\n"),
         ("GET /metricz", "404 Not Found", "text/plain", "there is no /metricz here\n"),
         ("GET /metricz", "404 Not Found", "text/plain", "GET  /config    "),
+        ("GET /probe/tcp/80", "404 Not Found", "text/plain", "there is no /probe/tcp/80 here\n"),
         ("POST /ready", "405 Method Not Allowed", "text/plain", "/ready takes GET, HEAD, not POST\n"),
         ("GET /shutdown", "405 Method Not Allowed", "text/plain", "/shutdown takes POST, not GET\n"),
     ];
@@ -121,9 +123,50 @@ async fn shutdown_is_for_this_host_only() {
         ("::ffff:127.0.0.1", StatusCode::OK, 2),
         ("::1", StatusCode::OK, 3),
     ] {
-        let response = admin.answer(&request, peer.parse().expect("an address"));
+        let Answer::Now(response) = admin.answer(&request, peer.parse().expect("an address")) else {
+            panic!("that is no probe");
+        };
         assert_eq!(response.status(), status, "{peer}");
         assert_eq!(fixture.shutdowns.load(Ordering::Relaxed), calls, "{peer}");
+    }
+}
+
+/// Each port is an application's own: it listens as the table says, and is asked about by the address that was dialled.
+#[tokio::test]
+async fn a_tcp_probe_finds_the_application_wherever_it_listens() {
+    for (listens, dialled) in
+        [("127.0.0.1", "127.0.0.1"), ("::1", "127.0.0.1"), ("127.0.0.1", "::1"), ("::1", "::1")]
+    {
+        let application = TcpListener::bind((listens, 0)).await.expect("a loopback port");
+        let port = application.local_addr().expect("it is bound").port();
+        let listener = TcpListener::bind((dialled, 0)).await.expect("a loopback port");
+        let address = listener.local_addr().expect("it is bound");
+        let tcp_probe = TcpProbe { ports: vec![port], ..TcpProbe::default() };
+        let admin = Admin { tcp_probe, ..admin(Arc::default(), Arc::default()) };
+        tokio::spawn(serve(listener, admin));
+
+        let path = format!("/probe/tcp/{port}");
+        let answer = ask(address, &format!("GET {path} HTTP/1.1")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{listens} {dialled}: {answer}");
+        // Its end is an ordinary one, and nothing was said.
+        let (mut probe, _) = application.accept().await.expect("it was connected to");
+        assert_eq!(probe.read(&mut [0; 1]).await.expect("no reset"), 0, "{listens} {dialled}");
+
+        drop((application, probe));
+        let answer = ask(address, &format!("GET {path} HTTP/1.1")).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        let said = format!("the application takes no TCP connection on port {port}: Connection refused");
+        assert!(body(&answer).starts_with(&said), "{answer}");
+        for (request, status) in [
+            (format!("POST {path}"), "405"),
+            ("GET /probe/tcp/1".to_owned(), "404"),
+            (format!("GET {path}/"), "404"),
+            ("GET /probe/tcp/".to_owned(), "404"),
+            ("GET /probe/tcp/PORT".to_owned(), "404"),
+        ] {
+            let answer = ask(address, &format!("{request} HTTP/1.1")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        }
     }
 }
 

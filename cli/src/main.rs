@@ -1,12 +1,27 @@
 //! `weft`: the command line of the mesh. Here are the commands; each one's work is in a module of its name.
+//!
+//! Called by the name `kubectl-weft`, which kubectl finds in the PATH, it is `kubectl weft`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cluster;
 mod demo;
+mod install;
+mod manifests;
+mod output;
+mod readiness;
+mod uninstall;
 
+use std::env;
+use std::ffi::OsStr;
+use std::io::stdout;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use install::Mode;
 
 /// A service mesh for Kubernetes and for plain Linux hosts.
 #[derive(Parser)]
@@ -18,6 +33,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Install the mesh into a cluster
+    ///
+    /// Applies the manifests of the Helm chart's default, highly available or CNI rendering, and waits until all is
+    /// ready. Other settings are the chart's: `helm install`. Exit codes: 0 installed and ready, 1 not so, 2 wrong usage.
+    Install(install::Options),
+    /// Replace an installed mesh by this version
+    ///
+    /// As `install`, for a mesh that is there already; what this version does not consist of any more is deleted. Give
+    /// the same options as at the installation.
+    Upgrade(install::Options),
+    /// Delete the mesh from a cluster
+    ///
+    /// The webhooks go first, then the rest, then what control and the injector made. Refuses while meshed pods run.
+    Uninstall(uninstall::Options),
+    /// Print the completion of commands for a shell
+    ///
+    /// For example: source <(weft completion bash)
+    Completion {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Mesh a small shop of six services on this host and watch it; nothing of it remains
     ///
     /// Each pod is a network namespace with a proxy of its own. Traffic is driven through the shop, and the terminal
@@ -30,7 +66,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let mut command = command(env::args_os().next().as_deref());
+    let matches = command.get_matches_mut();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match arguments.command {
+        Command::Install(options) => block_on(install::run(&options, Mode::Install)),
+        Command::Upgrade(options) => block_on(install::run(&options, Mode::Upgrade)),
+        Command::Uninstall(options) => block_on(uninstall::run(&options)),
+        Command::Completion { shell } => {
+            let name = command.get_name().to_owned();
+            clap_complete::generate(shell, &mut command, name, &mut stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(options) => demo::run(&options),
         Command::Version => {
             println!("weft {}", env!("CARGO_PKG_VERSION"));
@@ -41,4 +88,51 @@ fn main() -> ExitCode {
         eprintln!("weft: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The commands, under the name by which they are called.
+fn command(called: Option<&OsStr>) -> clap::Command {
+    let command = Arguments::command();
+    let name = called.map(Path::new).and_then(Path::file_stem);
+    match name.and_then(OsStr::to_str) {
+        // Completion goes by the program's own name, help by what people type.
+        Some("kubectl-weft") => command.name("kubectl-weft").bin_name("kubectl weft").display_name("kubectl weft"),
+        _ => command,
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_what_people_type() {
+        for (called, typed) in [
+            ("weft", "Usage: weft <COMMAND>"),
+            ("/usr/local/bin/kubectl-weft", "Usage: kubectl weft <COMMAND>"),
+            ("./renamed", "Usage: weft <COMMAND>"),
+        ] {
+            let help = command(Some(OsStr::new(called))).render_help().to_string();
+            assert!(help.contains(typed), "{called}: {help}");
+        }
+    }
+
+    #[test]
+    fn every_shell_is_completed() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let (mut text, mut command) = (Vec::new(), command(None));
+            clap_complete::generate(shell, &mut command, "weft", &mut text);
+            let text = String::from_utf8(text).unwrap();
+            assert!(text.contains("uninstall") && text.contains("--image-prefix"), "{shell}");
+        }
+    }
 }

@@ -4,6 +4,10 @@
 use crate::names::{is_label, is_subdomain};
 use std::{fmt, str::FromStr, sync::Arc};
 
+/// The audience of the tokens that proxies show control in Kubernetes: such a token proves who one is to the mesh, and
+/// is worth nothing at the API server.
+pub const TOKEN_AUDIENCE: &str = "identity.weft.mesh";
+
 /// A SPIFFE trust domain (SPIFFE-ID §2.1): lower-case letters, digits, `.`, `-`, `_`; at most 255 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrustDomain(Arc<str>);

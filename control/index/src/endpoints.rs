@@ -20,12 +20,13 @@ impl Index {
     /// The endpoints of a Service's port that can take traffic, by address.
     ///
     /// They come from the Service's EndpointSlices. Where it has none and selects Pods (nobody runs the endpoint
-    /// controller: directory mode), they are its ready Pods.
-    pub fn endpoints(&self, backend: &ServicePort) -> Vec<Backing<'_>> {
+    /// controller: directory mode), they are its ready Pods. For a caller in `zone` they are those that are meant for it,
+    /// if the controller says of each which zones it is meant for, and of some that it is this one.
+    pub fn endpoints(&self, backend: &ServicePort, zone: Option<&str>) -> Vec<Backing<'_>> {
         let Some(service) = self.services.get(&backend.service) else { return Vec::new() };
         let Some(port) = service.port(backend.port) else { return Vec::new() };
         match self.slices_of.contains_key(&service.name) {
-            true => self.endpoints_of_slices(service, port),
+            true => self.endpoints_of_slices(service, port, zone),
             false => self.endpoints_of_pods(service, port),
         }
     }
@@ -74,7 +75,7 @@ impl Index {
         selected.chain(listed.filter_map(|endpoint| self.pod_at(endpoint.address)))
     }
 
-    fn endpoints_of_slices(&self, service: &Service, port: &Port) -> Vec<Backing<'_>> {
+    fn endpoints_of_slices(&self, service: &Service, port: &Port, zone: Option<&str>) -> Vec<Backing<'_>> {
         let mut ready = BTreeMap::new();
         let mut ending = BTreeMap::new();
         for slice in self.slices_of(service) {
@@ -82,15 +83,19 @@ impl Index {
                 for endpoint in &slice.endpoints {
                     let address = SocketAddr::new(endpoint.address, number);
                     if endpoint.ready {
-                        ready.insert(address, self.pod_behind(endpoint));
+                        ready.insert(address, endpoint);
                     } else if endpoint.ending {
-                        ending.insert(address, self.pod_behind(endpoint));
+                        ending.insert(address, endpoint);
                     }
                 }
             }
         }
+        if let Some(zone) = zone {
+            keep_near(&mut ready, zone);
+        }
         let chosen = if ready.is_empty() { ending } else { ready };
-        chosen.into_iter().map(|(address, pod)| Backing { address, pod }).collect()
+        let backing = |(address, endpoint)| Backing { address, pod: self.pod_behind(endpoint) };
+        chosen.into_iter().map(backing).collect()
     }
 
     fn endpoints_of_pods(&self, service: &Service, port: &Port) -> Vec<Backing<'_>> {
@@ -123,6 +128,17 @@ impl Index {
     fn slices_with(&self, pod: &Pod) -> impl Iterator<Item = &Slice> {
         let keys = pod.addresses.iter().flat_map(|ip| self.slices_at.get(ip).into_iter().flatten());
         keys.filter_map(|key| self.slices.get(key))
+    }
+}
+
+/// Of each family, as kube-proxy does: its EndpointSlices are counted by themselves.
+fn keep_near(ready: &mut BTreeMap<SocketAddr, &SliceEndpoint>, zone: &str) {
+    for v4 in [true, false] {
+        let family = || ready.iter().filter(|(address, _)| address.is_ipv4() == v4).map(|(_, one)| one);
+        let is_near = |one: &SliceEndpoint| one.zones.iter().any(|name| **name == *zone);
+        if family().all(|one| !one.zones.is_empty()) && family().any(|one| is_near(one)) {
+            ready.retain(|address, one| address.is_ipv4() != v4 || is_near(one));
+        }
     }
 }
 

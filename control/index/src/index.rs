@@ -1,7 +1,8 @@
 //! The index: trimmed objects, the tables that find them, and what a change touches.
 
 use crate::{
-    Account, Body, Key, Kind, Object, Pod, Problem, Service, State, Touched, problem::Notes, slice::Slice,
+    Account, Body, Key, Kind, Namespace, Object, Pod, Ports, Problem, Service, State, Touched,
+    problem::Notes, slice::Slice,
 };
 use policy::{ServiceName, ServicePort, WorkloadName};
 use std::{
@@ -11,15 +12,23 @@ use std::{
     sync::Arc,
 };
 
+/// The label of a Node that says its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// All objects of one cluster (or directory) that say something about traffic.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: BTreeSet<Key>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// Nodes and their zones; empty: nobody says.
+    nodes: BTreeMap<Arc<str>, Arc<str>>,
     pub(crate) pods: BTreeMap<WorkloadName, Pod>,
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) slices: BTreeMap<Key, Slice>,
     /// Service accounts, and the Pods and ServiceAccounts that name them.
     accounts: BTreeMap<Account, BTreeSet<Key>>,
+    declared_accounts: usize,
+    /// How many Pods with a proxy are in each Namespace.
+    meshed: BTreeMap<Arc<str>, usize>,
     pods_at: HashMap<IpAddr, BTreeSet<WorkloadName>>,
     services_at: HashMap<IpAddr, BTreeSet<ServiceName>>,
     pub(crate) slices_at: HashMap<IpAddr, BTreeSet<Key>>,
@@ -42,8 +51,17 @@ impl Index {
         let mut notes = Notes::of(key);
         let mut touched = Touched::default();
         match object.body() {
-            Body::Namespace(_) => {
-                self.namespaces.insert(key.clone());
+            Body::Namespace(manifest) => {
+                let namespace = Namespace::read(manifest, &mut notes);
+                if self.namespaces.get(&key.name) != Some(&namespace) {
+                    touched = self.exchange(key, |index| {
+                        index.namespaces.insert(Arc::clone(&key.name), namespace);
+                    });
+                }
+            }
+            Body::Node(manifest) => {
+                let zone = manifest.metadata.label(ZONE_LABEL).unwrap_or_default();
+                self.nodes.insert(Arc::clone(&key.name), zone.into());
             }
             Body::ServiceAccount(_) => {
                 self.name_account(account_of(key), key, &mut touched);
@@ -101,6 +119,42 @@ impl Index {
         self.services.get(name)
     }
 
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
+    /// The Namespaces where proxies are: those that ask for them, and those that have a Pod with one. Not those that
+    /// are being deleted.
+    pub fn meshed_namespaces(&self) -> BTreeSet<Arc<str>> {
+        let injected = self.namespaces.iter().filter(|(_, one)| one.injected).map(|(name, _)| name);
+        let all = injected.chain(self.meshed.keys()).cloned();
+        all.filter(|name| self.namespaces.get(name).is_none_or(|one| !one.terminating)).collect()
+    }
+
+    pub fn pods_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Pod> {
+        let first = WorkloadName { namespace: Arc::clone(namespace), name: "".into() };
+        let within = self.pods.range(first..).map(|(_, pod)| pod);
+        within.take_while(move |pod| pod.name.namespace == *namespace)
+    }
+
+    /// The zone that a workload's Node is in, if both are known.
+    pub fn zone(&self, workload: &WorkloadName) -> Option<&Arc<str>> {
+        let pod = self.pods.get(workload)?;
+        self.nodes.get(&pod.node).filter(|zone| !zone.is_empty())
+    }
+
+    /// The bytes of a Pod's port are not looked at.
+    pub fn is_opaque(&self, pod: &Pod, port: u16) -> bool {
+        let said = pod.opaque.as_ref().or_else(|| self.opaque_by_default(&pod.name.namespace));
+        said.is_some_and(|ports| ports.contains(port))
+    }
+
+    /// The bytes of a Service's port are not looked at.
+    pub fn is_opaque_service(&self, service: &Service, port: u16) -> bool {
+        let said = service.opaque.as_ref().or_else(|| self.opaque_by_default(&service.name.namespace));
+        said.is_some_and(|ports| ports.contains(port))
+    }
+
     /// Service accounts that a Pod runs as or that a ServiceAccount declares.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
         self.accounts.keys()
@@ -124,10 +178,8 @@ impl Index {
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Namespace => self.namespaces.len(),
-            Kind::ServiceAccount => {
-                let declared = |keys: &&BTreeSet<Key>| keys.iter().any(|key| key.kind == kind);
-                self.accounts.values().filter(declared).count()
-            }
+            Kind::Node => self.nodes.len(),
+            Kind::ServiceAccount => self.declared_accounts,
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
             Kind::Pod => self.pods.len(),
@@ -152,16 +204,21 @@ impl Index {
     /// What depended on the object before, and what depends on it after `insert`.
     fn exchange(&mut self, key: &Key, insert: impl FnOnce(&mut Self)) -> Touched {
         let mut touched = Touched::default();
+        let meshed = self.meshed.contains_key(&key.namespace);
         self.touch(key, &mut touched);
         self.remove(key);
         insert(self);
         self.touch(key, &mut touched);
+        if meshed != self.meshed.contains_key(&key.namespace) {
+            touched.namespaces.insert(Arc::clone(&key.namespace));
+        }
         touched
     }
 
     fn touch(&self, key: &Key, touched: &mut Touched) {
         match key.kind {
-            Kind::Namespace => {}
+            Kind::Node => {}
+            Kind::Namespace => self.touch_namespace(key, touched),
             Kind::ServiceAccount => {
                 touched.accounts.insert(account_of(key));
             }
@@ -185,8 +242,31 @@ impl Index {
         }
     }
 
+    /// What it says of opaque ports is said of all in it that say nothing themselves.
+    fn touch_namespace(&self, key: &Key, touched: &mut Touched) {
+        let Some(namespace) = self.namespaces.get(&key.name) else { return };
+        touched.namespaces.insert(Arc::clone(&key.name));
+        if namespace.opaque.is_none() {
+            return;
+        }
+        let first = ServiceName { namespace: Arc::clone(&key.name), name: "".into() };
+        let services = self.services.range(first..).map(|(_, service)| service);
+        for service in services.take_while(|service| service.name.namespace == key.name) {
+            self.touch_service(service, touched);
+        }
+        self.pods_in(&key.name).for_each(|pod| touch_workload(pod, touched));
+    }
+
+    fn opaque_by_default(&self, namespace: &str) -> Option<&Ports> {
+        self.namespaces.get(namespace)?.opaque.as_ref()
+    }
+
+    /// What a Pod says of its opaque ports is said of the Services before it too.
     fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
         touch_workload(pod, touched);
+        if pod.opaque.is_some() {
+            touched.addresses.extend(self.selecting(pod).flat_map(|service| &service.addresses));
+        }
         touched.accounts.insert(pod.account.clone());
         touched.services.extend(self.selecting(pod).map(|service| service.name.clone()));
         for ip in &pod.addresses {
@@ -211,6 +291,9 @@ impl Index {
             pod.addresses.iter().for_each(|ip| link(&mut self.pods_at, *ip, pod.name.clone()));
         }
         self.accounts.entry(pod.account.clone()).or_default().insert(key.clone());
+        if pod.meshed {
+            *self.meshed.entry(Arc::clone(&key.namespace)).or_default() += 1;
+        }
         self.pods.insert(pod.name.clone(), pod);
     }
 
@@ -230,13 +313,19 @@ impl Index {
     fn remove(&mut self, key: &Key) {
         match key.kind {
             Kind::Namespace => {
-                self.namespaces.remove(key);
+                self.namespaces.remove(&key.name);
+            }
+            Kind::Node => {
+                self.nodes.remove(&key.name);
             }
             Kind::ServiceAccount => self.unname_account(&account_of(key), key),
             Kind::Pod => {
                 let Some(pod) = self.pods.remove(&workload_of(key)) else { return };
                 pod.addresses.iter().for_each(|ip| unlink(&mut self.pods_at, ip, &pod.name));
                 self.unname_account(&pod.account, key);
+                if pod.meshed {
+                    self.unmesh(&key.namespace);
+                }
             }
             Kind::Service => {
                 let Some(service) = self.services.remove(&service_of(key)) else { return };
@@ -254,13 +343,25 @@ impl Index {
 
     fn name_account(&mut self, account: Account, by: &Key, touched: &mut Touched) {
         if self.accounts.entry(account.clone()).or_default().insert(by.clone()) {
+            self.declared_accounts += 1;
             touched.accounts.insert(account);
+        }
+    }
+
+    fn unmesh(&mut self, namespace: &Arc<str>) {
+        if let Some(count) = self.meshed.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.meshed.remove(namespace);
+            }
         }
     }
 
     fn unname_account(&mut self, account: &Account, by: &Key) {
         let Some(names) = self.accounts.get_mut(account) else { return };
-        names.remove(by);
+        if names.remove(by) && by.kind == Kind::ServiceAccount {
+            self.declared_accounts -= 1;
+        }
         if names.is_empty() {
             self.accounts.remove(account);
         }

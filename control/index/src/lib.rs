@@ -7,8 +7,10 @@
 mod endpoints;
 mod index;
 pub mod manifest;
+mod namespace;
 mod object;
 mod pod;
+mod ports;
 mod problem;
 mod service;
 mod slice;
@@ -16,8 +18,10 @@ mod touched;
 
 pub use endpoints::Backing;
 pub use index::{Found, Index};
+pub use namespace::Namespace;
 pub use object::{Account, Body, InvalidObject, Key, Kind, Object};
 pub use pod::{MESHED_LABEL, Pod, State};
+pub use ports::Ports;
 pub use problem::Problem;
 pub use service::{Port, Service, TargetPort};
 pub use touched::Touched;

@@ -11,13 +11,22 @@ use std::{collections::BTreeMap, fmt};
 pub struct ObjectMeta {
     pub name: Option<String>,
     pub namespace: Option<String>,
+    pub uid: Option<String>,
     pub labels: Option<BTreeMap<String, String>>,
+    pub annotations: Option<BTreeMap<String, String>>,
     pub deletion_timestamp: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
+    pub metadata: ObjectMeta,
+}
+
+/// Only its labels matter, one of which says its zone.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Node {
     pub metadata: ObjectMeta,
 }
 
@@ -87,6 +96,7 @@ pub struct EndpointPort {
 pub struct Endpoint {
     pub addresses: Vec<String>,
     pub conditions: Option<EndpointConditions>,
+    pub hints: Option<EndpointHints>,
     pub target_ref: Option<ObjectReference>,
 }
 
@@ -96,6 +106,18 @@ pub struct EndpointConditions {
     pub ready: Option<bool>,
     pub serving: Option<bool>,
     pub terminating: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointHints {
+    pub for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ForZone {
+    pub name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -118,6 +140,7 @@ pub struct Pod {
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
     pub service_account_name: Option<String>,
+    pub node_name: Option<String>,
     pub host_network: Option<bool>,
     pub containers: Vec<Container>,
     pub init_containers: Option<Vec<Container>>,
@@ -162,6 +185,16 @@ pub struct PodCondition {
     #[serde(rename = "type")]
     pub type_: String,
     pub status: String,
+}
+
+impl ObjectMeta {
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
 }
 
 impl<'de> Deserialize<'de> for IntOrString {

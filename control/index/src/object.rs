@@ -1,6 +1,6 @@
 //! The objects that the index takes, and their keys. An `Object` is one whose names Kubernetes would accept.
 
-use crate::manifest::{EndpointSlice, Namespace, ObjectMeta, Pod, Service, ServiceAccount};
+use crate::manifest::{EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service, ServiceAccount};
 use policy::names::{is_label, is_subdomain};
 use serde::{Deserialize, Deserializer};
 use std::{fmt, sync::Arc};
@@ -9,6 +9,7 @@ use std::{fmt, sync::Arc};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Namespace,
+    Node,
     ServiceAccount,
     Service,
     EndpointSlice,
@@ -26,13 +27,14 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     Namespace(Box<Namespace>),
+    Node(Box<Node>),
     ServiceAccount(Box<ServiceAccount>),
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
 }
 
-/// Which object: its kind, namespace (empty for a Namespace itself) and name.
+/// Which object: its kind, namespace (empty for what is in none) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub kind: Kind,
@@ -56,8 +58,8 @@ pub struct InvalidObject {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] =
-        [Self::Namespace, Self::ServiceAccount, Self::Service, Self::EndpointSlice, Self::Pod];
+    pub const ALL: [Kind; 6] =
+        [Self::Namespace, Self::Node, Self::ServiceAccount, Self::Service, Self::EndpointSlice, Self::Pod];
 
     /// The kind that a manifest's `apiVersion` and `kind` name; `None` for those that the index does not take.
     pub fn named(api_version: &str, kind: &str) -> Option<Kind> {
@@ -67,6 +69,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::ServiceAccount => "ServiceAccount",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
@@ -77,14 +80,20 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::Namespace | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
+            Self::Namespace | Self::Node | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
         }
+    }
+
+    /// Its objects are each in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
     }
 
     /// Reads an object of this kind. Fails with the deserializer's error, or with an [`InvalidObject`] as its message.
     pub fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
         let body = match self {
             Self::Namespace => Body::Namespace(Box::deserialize(from)?),
+            Self::Node => Body::Node(Box::deserialize(from)?),
             Self::ServiceAccount => Body::ServiceAccount(Box::deserialize(from)?),
             Self::Service => Body::Service(Box::deserialize(from)?),
             Self::EndpointSlice => Body::EndpointSlice(Box::deserialize(from)?),
@@ -99,6 +108,7 @@ impl Object {
     pub fn new(body: Body) -> Result<Self, InvalidObject> {
         let (kind, metadata) = match &body {
             Body::Namespace(object) => (Kind::Namespace, &object.metadata),
+            Body::Node(object) => (Kind::Node, &object.metadata),
             Body::ServiceAccount(object) => (Kind::ServiceAccount, &object.metadata),
             Body::Service(object) => (Kind::Service, &object.metadata),
             Body::EndpointSlice(object) => (Kind::EndpointSlice, &object.metadata),
@@ -118,6 +128,11 @@ impl Object {
 }
 
 impl Key {
+    /// The key of what only its metadata is known of. Fails when Kubernetes would not accept its names.
+    pub fn read(kind: Kind, metadata: &ObjectMeta) -> Result<Self, InvalidObject> {
+        Self::of(kind, metadata)
+    }
+
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: namespace.into(), name: name.into() }
     }
@@ -130,16 +145,16 @@ impl Key {
         }
         let fits = match kind {
             Kind::Namespace | Kind::Service => is_label(name),
-            Kind::ServiceAccount | Kind::EndpointSlice | Kind::Pod => is_subdomain(name),
+            Kind::Node | Kind::ServiceAccount | Kind::EndpointSlice | Kind::Pod => is_subdomain(name),
         };
         if !fits {
             return Err(invalid("metadata.name", &format!("{name:?} is not a name for a {kind}")));
         }
         let namespace = match kind {
-            Kind::Namespace => "",
+            Kind::Namespace | Kind::Node => "",
             _ => metadata.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or("default"),
         };
-        if kind != Kind::Namespace && !is_label(namespace) {
+        if kind.is_namespaced() && !is_label(namespace) {
             return Err(invalid(
                 "metadata.namespace",
                 &format!("{namespace:?} is not the name of a namespace"),
@@ -164,7 +179,7 @@ impl fmt::Display for Kind {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Namespace => write!(f, "{} {}", self.kind, self.name),
+            Kind::Namespace | Kind::Node => write!(f, "{} {}", self.kind, self.name),
             _ => write!(f, "{} {}/{}", self.kind, self.namespace, self.name),
         }
     }

@@ -3,6 +3,7 @@
 use crate::{
     Account, Key,
     manifest::{Pod as Manifest, PodSpec, PodStatus},
+    ports::Ports,
     problem::Notes,
 };
 use policy::{WorkloadName, names::is_subdomain};
@@ -11,11 +12,20 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 /// The label of a Pod that runs a proxy; its value is `true`.
 pub const MESHED_LABEL: &str = "weft.mesh/injected";
 
+/// The annotation by which the injector says why it left a Pod as it was.
+const NOT_INJECTED: &str = "weft.mesh/not-injected";
+/// The label, or annotation, by which a Pod chooses: `enabled` or `disabled`.
+const INJECT: &str = "weft.mesh/inject";
+
 /// One Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     pub name: WorkloadName,
+    /// Empty where nobody gives any (directory mode).
+    pub uid: Arc<str>,
     pub account: Account,
+    /// Empty until it is scheduled.
+    pub node: Arc<str>,
     /// It runs a proxy. Never so on the host's network, where a Pod has no addresses of its own to redirect.
     pub meshed: bool,
     /// It shares its addresses with the host and with other Pods.
@@ -24,6 +34,12 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// TCP ports that its containers name.
     pub ports: BTreeMap<String, u16>,
+    /// Ports whose bytes are not looked at; `None`: as its Namespace says.
+    pub opaque: Option<Ports>,
+    /// Why the injector left it as it was.
+    pub not_injected: Option<Box<str>>,
+    /// It asked to be left as it was.
+    pub opted_out: bool,
     pub state: State,
 }
 
@@ -45,11 +61,17 @@ impl Pod {
         let host_network = spec.and_then(|spec| spec.host_network).unwrap_or_default();
         Self {
             name: WorkloadName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) },
+            uid: manifest.metadata.uid.as_deref().unwrap_or_default().into(),
             account: Account { namespace: Arc::clone(&key.namespace), name: account_name(spec, notes) },
             meshed: !host_network && labels.get(MESHED_LABEL).is_some_and(|value| value == "true"),
             host_network,
             addresses: manifest.status.as_ref().map(|status| addresses(status, notes)).unwrap_or_default(),
             ports: spec.map(|spec| named_ports(spec, notes)).unwrap_or_default(),
+            node: spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into(),
+            opaque: Ports::annotated(&manifest.metadata, notes),
+            not_injected: manifest.metadata.annotation(NOT_INJECTED).map(Into::into),
+            opted_out: [manifest.metadata.label(INJECT), manifest.metadata.annotation(INJECT)]
+                .contains(&Some("disabled")),
             state: state(manifest),
             labels,
         }

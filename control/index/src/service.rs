@@ -3,6 +3,7 @@
 use crate::{
     Key,
     manifest::{IntOrString, Service as Manifest, ServiceSpec},
+    ports::Ports,
     problem::Notes,
 };
 use policy::ServiceName;
@@ -20,6 +21,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Pods count as endpoints whether ready or not.
     pub publish_not_ready: bool,
+    /// Ports of its own whose bytes are not looked at; `None`: as its Namespace says.
+    pub opaque: Option<Ports>,
 }
 
 /// One TCP port of a Service.
@@ -54,6 +57,7 @@ impl Service {
                 selector: None,
                 ports: Vec::new(),
                 publish_not_ready: false,
+                opaque: None,
             };
         };
         Self {
@@ -62,6 +66,7 @@ impl Service {
             selector: spec.selector.clone().filter(|selector| !selector.is_empty()),
             ports: ports(spec, notes),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            opaque: Ports::annotated(&manifest.metadata, notes),
         }
     }
 

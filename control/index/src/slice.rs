@@ -35,6 +35,8 @@ pub(crate) struct SliceEndpoint {
     /// It is being deleted and still answers: used when no endpoint is ready, as kube-proxy does (KEP-1669).
     pub(crate) ending: bool,
     pub(crate) pod: Option<WorkloadName>,
+    /// The zones that it is meant for; empty: nobody says.
+    pub(crate) zones: Box<[Arc<str>]>,
 }
 
 impl Slice {
@@ -83,8 +85,10 @@ fn read_endpoint(
     let address = notes.address(format!("endpoints[{at}].addresses[0]"), text)?;
     let conditions = endpoint.conditions.unwrap_or_default();
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let zones = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
     Some(SliceEndpoint {
         address,
+        zones: zones.iter().map(|zone| zone.name.as_str().into()).collect(),
         ready: conditions.ready.unwrap_or(true),
         ending: conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false),
         pod: pod.and_then(|target| {

@@ -2,7 +2,7 @@
 
 use crate::Account;
 use policy::{ServiceName, WorkloadName};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// Everything whose answer may differ now. It may name too much, never too little.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Touched {
     pub services: BTreeSet<ServiceName>,
     /// What these workloads accept, on any port.
     pub workloads: BTreeSet<WorkloadName>,
+    /// Namespaces that came, changed or went, and those whose first or last Pod with a proxy came or went.
+    pub namespaces: BTreeSet<Arc<str>>,
     /// Service accounts that came or went.
     pub accounts: BTreeSet<Account>,
 }
@@ -27,6 +29,7 @@ impl Touched {
         self.addresses.append(&mut other.addresses);
         self.services.append(&mut other.services);
         self.workloads.append(&mut other.workloads);
+        self.namespaces.append(&mut other.namespaces);
         self.accounts.append(&mut other.accounts);
     }
 }

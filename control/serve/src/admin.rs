@@ -1,6 +1,6 @@
 //! What people and probes ask: `/ready`, `/live`, `/metrics`, `/problems`.
 
-use crate::Control;
+use crate::{Control, metrics::Metrics, readiness::Readiness};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -10,7 +10,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 /// Connections at once.
@@ -18,8 +22,17 @@ const CONNECTIONS: usize = 64;
 /// Wait for a request.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 
+/// What is told of control, also while it starts.
+#[derive(Default)]
+pub struct Front {
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    /// Not there yet while control starts.
+    pub control: OnceLock<Arc<Control>>,
+}
+
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, control: Arc<Control>) {
+pub async fn serve(listener: TcpListener, front: Arc<Front>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
@@ -27,10 +40,10 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let control = Arc::clone(&control);
+        let front = Arc::clone(&front);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = respond(&request, &control);
+                let response = respond(&request, &front);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()
@@ -44,20 +57,26 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, control: &Control) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, front: &Front) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
     match request.uri().path() {
         "/live" => text(StatusCode::OK, "live\n".into()),
-        "/ready" if control.is_closing() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into()),
-        "/ready" => text(StatusCode::OK, "ready\n".into()),
+        "/ready" => match (front.readiness.text(), front.control.get()) {
+            (Some(waiting), _) => text(StatusCode::SERVICE_UNAVAILABLE, waiting),
+            (None, None) => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n".into()),
+            (None, Some(control)) if control.is_closing() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into())
+            }
+            (None, Some(_)) => text(StatusCode::OK, "ready\n".into()),
+        },
         "/metrics" => {
-            typed("application/openmetrics-text; version=1.0.0; charset=utf-8", control.metrics.text())
+            typed("application/openmetrics-text; version=1.0.0; charset=utf-8", front.metrics.text())
         }
         "/problems" => {
-            let world = control.world();
-            let problems: Vec<_> = world.problems().iter().collect();
+            let world = front.control.get().map(|control| control.world());
+            let problems: Vec<_> = world.iter().flat_map(|world| world.problems().iter()).collect();
             let json = serde_json::to_string_pretty(&problems).expect("problems are plain text");
             typed("application/json", format!("{json}\n"))
         }

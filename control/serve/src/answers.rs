@@ -155,7 +155,7 @@ fn outbound(mesh: &Mesh<'_>) -> impl Fn(&SocketAddr) -> v1::OutboundPolicy {
 }
 
 fn endpoints(mesh: &Mesh<'_>) -> impl Fn(&ServicePort) -> v1::EndpointSet {
-    |backend| mesh.endpoints(backend).as_slice().into()
+    |backend| mesh.endpoints(backend, None).as_slice().into()
 }
 
 fn inbound(mesh: &Mesh<'_>) -> impl Fn(&(WorkloadName, u16)) -> v1::InboundPolicy {

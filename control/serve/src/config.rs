@@ -6,8 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 /// Everything that can be set. `Config::new` has the defaults of the command line.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directories of manifests.
-    pub directories: Vec<PathBuf>,
+    /// Where the objects are.
+    pub objects: Objects,
     /// Where the root's key, the roots and the tokens are kept.
     pub state: PathBuf,
     /// Proxies connect here.
@@ -26,11 +26,20 @@ pub struct Config {
     pub rescan: Duration,
 }
 
+/// Where objects are read from.
+#[derive(Clone, Debug)]
+pub enum Objects {
+    /// Directories of manifests.
+    Directories(Vec<PathBuf>),
+    /// The API server, with control's own namespace there and the audience of proxies' tokens.
+    Kubernetes { namespace: String, audience: String },
+}
+
 impl Config {
-    pub fn new(directories: Vec<PathBuf>, state: PathBuf, trust_domain: TrustDomain) -> Self {
+    pub fn new(objects: Objects, state: PathBuf, trust_domain: TrustDomain) -> Self {
         let any = |port| SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
         Self {
-            directories,
+            objects,
             state,
             listen: any(8486),
             admin_listen: any(8487),

@@ -3,6 +3,7 @@
 use crate::{limits, metrics::Metrics};
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -22,12 +23,20 @@ use tonic::transport::server::Connected;
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    watches: Watches,
+    caller: Caller,
     metrics: Arc<Metrics>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The watches of one connection, counted; every request of the connection carries it.
+/// Who called: every request of the connection carries it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    pub watches: Watches,
+    /// Where the connection came from.
+    pub address: Option<IpAddr>,
+}
+
+/// The watches of one connection, counted.
 #[derive(Clone, Debug, Default)]
 pub struct Watches(Arc<AtomicUsize>);
 
@@ -38,7 +47,9 @@ pub struct WatchPermit(Watches);
 impl Connection {
     pub fn new(stream: TlsStream<TcpStream>, metrics: Arc<Metrics>, permit: OwnedSemaphorePermit) -> Self {
         metrics.connections.inc();
-        Self { stream, watches: Watches::default(), metrics, _permit: permit }
+        let address = stream.get_ref().0.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+        let caller = Caller { watches: Watches::default(), address };
+        Self { stream, caller, metrics, _permit: permit }
     }
 }
 
@@ -64,10 +75,10 @@ impl Drop for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Watches;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Watches {
-        self.watches.clone()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Control,
     answers::{Answer, Question, Watched},
-    connection::Watches,
+    connection::Caller,
     generated::{
         endpoints_server::Endpoints, inbound_server::Inbound, outbound_server::Outbound,
         report_server::Report,
@@ -81,8 +81,8 @@ impl Discovery {
         question: Question,
         watch: impl FnOnce(&mut Watched, &Mesh<'_>) -> watch::Receiver<Arc<Answer<P>>>,
     ) -> Result<Response<Updates<P>>, Status> {
-        let watches = request.extensions().get::<Watches>().cloned().unwrap_or_default();
-        let permit = watches.permit().ok_or_else(|| {
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+        let permit = caller.watches.permit().ok_or_else(|| {
             self.0.metrics.refuse("watches");
             Status::resource_exhausted(
                 "this connection has as many watches as it may; drop some that are idle",

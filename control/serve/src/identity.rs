@@ -1,15 +1,17 @@
 //! The `Identity` service: certificates for who holds a token, and the roots to trust.
 
 use crate::{
-    Control,
-    connection::{WatchPermit, Watches},
+    Control, cluster,
+    connection::{Caller, WatchPermit},
     generated::identity_server::Identity as Service,
     issuer::requested_key,
 };
+use control_index::Account;
 use policy::SpiffeId;
 use proxy_wire::v1;
 use rustls_pki_types::CertificateDer;
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -43,7 +45,11 @@ impl Service for Identity {
         &self,
         request: Request<v1::CertifyRequest>,
     ) -> Result<Response<v1::CertifyResponse>, Status> {
-        self.sign(request.get_ref()).map(Response::new)
+        let source = request.extensions().get::<Caller>().and_then(|caller| caller.address);
+        let request = request.into_inner();
+        let account =
+            self.account(&request.token, source).await.inspect_err(|_| self.0.metrics.refuse("token"))?;
+        self.sign(&request, &account).map(Response::new)
     }
 
     type WatchTrustStream = TrustUpdates;
@@ -52,8 +58,8 @@ impl Service for Identity {
         &self,
         request: Request<v1::TrustRequest>,
     ) -> Result<Response<TrustUpdates>, Status> {
-        let watches = request.extensions().get::<Watches>().cloned().unwrap_or_default();
-        let permit = watches.permit().ok_or_else(|| {
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+        let permit = caller.watches.permit().ok_or_else(|| {
             self.0.metrics.refuse("watches");
             Status::resource_exhausted(
                 "this connection has as many watches as it may; drop some that are idle",
@@ -68,17 +74,24 @@ impl Service for Identity {
 }
 
 impl Identity {
-    /// The account comes from the token and the key from the CSR: nothing else that a caller says counts.
-    fn sign(&self, request: &v1::CertifyRequest) -> Result<v1::CertifyResponse, Status> {
+    /// Whom a token speaks for: the API server says, or, without one, the tokens that control itself made.
+    async fn account(&self, token: &str, source: Option<IpAddr>) -> Result<Account, Status> {
         let control = &self.0;
-        let account = control.tokens().account(&request.token).cloned();
-        let Some(account) = account else {
-            control.metrics.refuse("token");
-            return Err(Status::unauthenticated(
+        if let Some(cluster) = &control.cluster {
+            let claim = cluster.claim(token).await?;
+            return cluster::account(&claim, source, control.world().index());
+        }
+        control.tokens().account(token).cloned().ok_or_else(|| {
+            Status::unauthenticated(
                 "the token is none of a service account that is there now; read the token's file again, and look \
                  whether the Pod's serviceAccountName is in the manifests",
-            ));
-        };
+            )
+        })
+    }
+
+    /// The account comes from the token and the key from the CSR: nothing else that a caller says counts.
+    fn sign(&self, request: &v1::CertifyRequest, account: &Account) -> Result<v1::CertifyResponse, Status> {
+        let control = &self.0;
         let key = requested_key(&request.csr).map_err(|error| {
             control.metrics.refuse("csr");
             Status::invalid_argument(format!("csr: {error}"))

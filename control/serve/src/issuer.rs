@@ -25,9 +25,9 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 /// How long a root of our own is valid.
 const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 
-const ISSUER: &str = "issuer.pem";
-const ISSUER_KEY: &str = "issuer.key";
-const ROOTS: &str = "ca.pem";
+pub const ISSUER: &str = "issuer.pem";
+pub const ISSUER_KEY: &str = "issuer.key";
+pub const ROOTS: &str = "ca.pem";
 
 /// What signs, and the roots that it leads to.
 pub struct Authority {
@@ -204,6 +204,11 @@ impl Authority {
         &self.roots
     }
 
+    /// The roots as they were read.
+    pub fn roots_pem(&self) -> &[u8] {
+        &self.files.roots
+    }
+
     /// When the issuer's own certificate ends.
     pub fn not_after(&self) -> SystemTime {
         self.signer.not_after
@@ -240,8 +245,19 @@ pub fn requested_key(csr: &[u8]) -> Result<impl PublicKeyData + use<>, CsrError>
     Ok(csr.public_key)
 }
 
-/// Makes a root of our own. `issuer.pem` comes last: once it is there, all is.
+/// Writes a root of our own. `issuer.pem` comes last: once it is there, all is.
 fn create(folder: &Path, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
+    for (name, text) in root(trust_domain)? {
+        let path = folder.join(name);
+        let mode = if name == ISSUER_KEY { file::SECRET } else { file::PUBLIC };
+        file::write(&path, text.as_bytes(), mode).map_err(|source| AuthorityError::File { path, source })?;
+    }
+    tracing::info!("made a root for {trust_domain} in {}", folder.display());
+    Ok(())
+}
+
+/// Makes a root of our own: the files that hold it, by name.
+pub fn root(trust_domain: &TrustDomain) -> Result<[(&'static str, String); 3], AuthorityError> {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -255,16 +271,7 @@ fn create(folder: &Path, trust_domain: &TrustDomain) -> Result<(), AuthorityErro
     params.serial_number = Some(serial());
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let root = params.self_signed(&key)?.pem();
-    for (name, text, mode) in [
-        (ISSUER_KEY, key.serialize_pem(), file::SECRET),
-        (ROOTS, root.clone(), file::PUBLIC),
-        (ISSUER, root, file::PUBLIC),
-    ] {
-        let path = folder.join(name);
-        file::write(&path, text.as_bytes(), mode).map_err(|source| AuthorityError::File { path, source })?;
-    }
-    tracing::info!("made a root for {trust_domain} in {}", folder.display());
-    Ok(())
+    Ok([(ISSUER_KEY, key.serialize_pem()), (ROOTS, root.clone()), (ISSUER, root)])
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -1,11 +1,13 @@
-//! weft-control: manifests in, discovery and identity out.
+//! weft-control: Kubernetes' objects in, from a cluster or from manifests; discovery and identity out.
 //!
 //! A batch of changes goes `source` -> `world` (index, translation) -> `answers` -> the `updates` of each stream that
-//! watches one of them. `identity` signs certificates with the `issuer` for who holds one of the `tokens`. All of it
-//! runs on one thread; only the directories are watched by another. Here is no policy: `control-translate` makes it.
+//! watches one of them. `identity` signs certificates with the `issuer` for who holds one of the `tokens`, or a token that
+//! the `cluster` vouches for. All of it runs on one thread; only directories are watched by another. Here is no policy:
+//! `control-translate` makes it.
 
 mod admin;
 mod answers;
+mod cluster;
 mod config;
 mod connection;
 mod discovery;
@@ -17,6 +19,7 @@ mod issuer;
 pub mod limits;
 mod metrics;
 mod problems;
+mod readiness;
 mod server;
 mod serving;
 mod source;
@@ -26,7 +29,7 @@ mod tokens;
 mod updates;
 mod world;
 
-pub use config::Config;
+pub use config::{Config, Objects};
 pub use issuer::AuthorityError;
 pub use problems::Problem;
 pub use server::{Control, Server, StartError};

@@ -2,14 +2,14 @@
 
 use anyhow::Context;
 use clap::Parser;
-use control_serve::{Config, Server};
+use control_serve::{Config, Objects, Server};
 use policy::TrustDomain;
 use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Weft's control plane: reads Kubernetes manifests from directories, tells proxies where traffic goes, and gives
-/// them their identities.
+/// Weft's control plane: reads Kubernetes' objects from a cluster or from directories of manifests, tells proxies where
+/// traffic goes, and gives them their identities.
 ///
 /// The state folder may be edited while control runs: it is watched, and looked at each 30 s besides. To replace the root:
 /// (1) add the new root to ca.pem, the old one stays; (2) replace issuer.key and issuer.pem: the new issuer signs
@@ -24,9 +24,20 @@ struct Flags {
         value_name = "DIR",
         env = "WEFT_CONTROL_DIRECTORY",
         value_delimiter = ',',
-        required = true
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
     )]
     directories: Vec<PathBuf>,
+    /// Read objects from the API server, found by KUBECONFIG or the service account of the Pod, instead of directories;
+    /// the state folder then mirrors the Secret weft-identity-issuer
+    #[arg(long, env = "WEFT_CONTROL_KUBERNETES")]
+    kubernetes: bool,
+    /// Control's own namespace in Kubernetes: its Secret and its Lease are there
+    #[arg(long, value_name = "NAME", env = "WEFT_CONTROL_NAMESPACE", default_value = "weft-system")]
+    namespace: String,
+    /// In Kubernetes, the audience that proxies' tokens must be for
+    #[arg(long, value_name = "NAME", env = "WEFT_CONTROL_TOKEN_AUDIENCE", default_value = policy::identity::TOKEN_AUDIENCE)]
+    token_audience: String,
     /// Where the root's key, the roots (ca.pem) and the tokens are kept; made at the first start
     #[arg(long, value_name = "DIR", env = "WEFT_CONTROL_STATE")]
     state: PathBuf,
@@ -59,20 +70,30 @@ async fn main() -> anyhow::Result<()> {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let mut config = Config::new(flags.directories, flags.state, flags.trust_domain);
+    let (objects, from) = match flags.kubernetes {
+        true => (
+            Objects::Kubernetes { namespace: flags.namespace, audience: flags.token_audience },
+            "the cluster".into(),
+        ),
+        false => {
+            let names: Vec<String> = flags.directories.iter().map(|one| one.display().to_string()).collect();
+            (Objects::Directories(flags.directories), names.join(", "))
+        }
+    };
+    let mut config = Config::new(objects, flags.state, flags.trust_domain);
     config.listen = flags.listen;
     config.admin_listen = flags.admin_listen;
     config.certificate_lifetime = flags.certificate_lifetime;
     config.root_spread = flags.root_spread;
-    let directories: Vec<String> =
-        config.directories.iter().map(|directory| directory.display().to_string()).collect();
-
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let server = Server::start(config).await?;
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let (listen, _) = server.addresses()?;
     let (objects, problems) = server.counts();
-    let from = directories.join(", ");
     eprintln!("weft-control: ready: serving {listen} from {from} ({objects} objects, {problems} problems)");
     server
         .run(async {

@@ -17,6 +17,7 @@ pub struct Metrics {
     pub watches: Gauge,
     pub changes: Counter,
     pub issued: Counter,
+    pub leader: Gauge,
     pub root_expiry: Gauge,
     objects: Family<ObjectLabels, Gauge>,
     refused: Family<ReasonLabels, Counter>,
@@ -60,6 +61,7 @@ impl Default for Metrics {
             watches: Gauge::default(),
             changes: Counter::default(),
             issued: Counter::default(),
+            leader: Gauge::default(),
             root_expiry: Gauge::default(),
             objects: Family::default(),
             refused: Family::default(),
@@ -72,6 +74,7 @@ impl Default for Metrics {
         registry.register("watches", "Streams that proxies watch", metrics.watches.clone());
         registry.register("changes", "Answers that changed while they were watched", metrics.changes.clone());
         registry.register("certificates_issued", "Certificates signed", metrics.issued.clone());
+        registry.register("leader", "1 while this replica writes for all", metrics.leader.clone());
         registry.register("refused", "Calls, connections and watches refused", metrics.refused.clone());
         let root_expiry = metrics.root_expiry.clone();
         let help = "When the issuer's certificate ends, since the epoch";

@@ -1,6 +1,6 @@
 //! What is wrong now: each problem is logged once when it comes and once when it goes, counted, and shown at `/problems`.
 
-use control_index::Key;
+use control_index::{Key, Kind};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// One thing that is wrong, for the people who can mend it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
     /// Where: `shop/cart.yaml:12`.
     pub at: String,
@@ -24,8 +24,18 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Directory,
+    /// The list or the watch of a kind, in Kubernetes.
+    Cluster(Kind),
     State,
     Tokens,
+    /// The Secret of the issuer.
+    Secret,
+    /// The ConfigMaps with the roots.
+    TrustRoots,
+    /// The Lease of who writes.
+    Duties,
+    /// The Events on Pods without a proxy.
+    Events,
     Object(Key),
 }
 

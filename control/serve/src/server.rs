@@ -1,7 +1,9 @@
 //! The server as a whole: what its parts share, how it starts and how it ends.
 
 use crate::{
-    Config, admin,
+    Config, Objects,
+    admin::{self, Front},
+    cluster::{Cluster, ClusterError, duties, secret},
     discovery::Discovery,
     generated::{
         endpoints_server::EndpointsServer, identity_server::IdentityServer, inbound_server::InboundServer,
@@ -12,7 +14,7 @@ use crate::{
     limits,
     metrics::Metrics,
     serving::{self, OwnCertificate},
-    source::{Batch, directory::Directory},
+    source::{self, Batch, directory::Directory},
     state,
     succession::Succession,
     tokens::Tokens,
@@ -29,6 +31,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,6 +40,8 @@ use tokio_stream::wrappers::ReceiverStream;
 pub struct Control {
     pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
+    /// `None`: objects and tokens are in files.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) own: Arc<OwnCertificate>,
     /// Drawn by this run for itself: a proxy tells it from another that knows less. Not 0.
     pub(crate) instance: u64,
@@ -49,13 +54,20 @@ pub struct Control {
     roots: Mutex<Option<watch::Sender<Roots>>>,
 }
 
-/// A control that has read its directories and listens.
+/// A control that has read its objects and listens.
 pub struct Server {
     control: Arc<Control>,
     listener: TcpListener,
-    admin: TcpListener,
-    directory: Directory,
+    admin_address: SocketAddr,
+    source: Source,
     watch: state::Watch,
+    tasks: JoinSet<()>,
+}
+
+/// Where objects come from, until it is dropped.
+enum Source {
+    Directory { _watch: Directory },
+    Cluster { _watch: source::kubernetes::Cluster },
 }
 
 /// Why control cannot start.
@@ -67,6 +79,8 @@ pub enum StartError {
     Authority(#[from] AuthorityError),
     #[error("a directory of manifests cannot be read")]
     Directory(#[source] io::Error),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("TLS cannot be set up")]
@@ -76,25 +90,44 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Opens the state, reads the directories and listens; nothing is served before `run`.
+    /// Opens the state, reads all objects and listens. Nothing but the admin port is served before `run`; it tells what
+    /// is waited for when the cluster cannot be read.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let fault = |source| StartError::State { path: config.state.clone(), source };
         state::open(&config.state).map_err(fault)?;
+        let admin = listen(config.admin_listen).await?;
+        let admin_address = admin
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.admin_listen, source })?;
+        let front = Arc::new(Front::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(admin::serve(admin, Arc::clone(&front)));
+        let cluster = match &config.objects {
+            Objects::Directories(_) => None,
+            Objects::Kubernetes { namespace, audience } => {
+                let cluster = Cluster::connect(namespace.clone(), audience.clone()).await?;
+                secret::open(&cluster, &config.state, &config.trust_domain, &front.readiness).await;
+                Some(Arc::new(cluster))
+            }
+        };
         let watch = state::watch(&config.state);
         let authority = Authority::open(&config.state, &config.trust_domain)?;
-        let listener = listen(config.listen).await?;
-        let admin = listen(config.admin_listen).await?;
-        let control = Arc::new(Control::new(config, authority)?);
-        let shared = Arc::clone(&control);
-        let (roots, rescan) = (control.config.directories.clone(), control.config.rescan);
-        let directory = Directory::watch(roots, rescan, move |batch| shared.take(batch))
-            .map_err(StartError::Directory)?;
-        Ok(Self { control, listener, admin, directory, watch })
+        let metrics = Arc::clone(&front.metrics);
+        let control = Arc::new(Control::new(config, authority, cluster.clone(), metrics)?);
+        let source = Source::watch(&control, &front).await?;
+        let listener = listen(control.config.listen).await?;
+        // Nobody else sets it.
+        let _ = front.control.set(Arc::clone(&control));
+        if let Some(cluster) = cluster {
+            tasks.spawn(secret::keep(Arc::clone(&control), Arc::clone(&cluster)));
+            tasks.spawn(duties::keep(Arc::clone(&control), cluster));
+        }
+        Ok(Self { control, listener, admin_address, source, watch, tasks })
     }
 
     /// Where proxies and people reach it.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.listener.local_addr()?, self.admin.local_addr()?))
+        Ok((self.listener.local_addr()?, self.admin_address))
     }
 
     /// How many objects are held, and how many problems there are.
@@ -105,14 +138,11 @@ impl Server {
 
     /// Serves until `stop`, then ends every watch and waits a moment for the connections to close.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { control, listener, admin, directory, watch } = self;
+        let Self { control, listener, admin_address: _, source, watch, mut tasks } = self;
         let (connections, accepted) = mpsc::channel(16);
         let acceptor = serving::acceptor(Arc::clone(&control.own))?;
-        let tasks = [
-            tokio::spawn(serving::accept(listener, acceptor, Arc::clone(&control.metrics), connections)),
-            tokio::spawn(admin::serve(admin, Arc::clone(&control))),
-            tokio::spawn(state::keep(Arc::clone(&control), watch)),
-        ];
+        tasks.spawn(serving::accept(listener, acceptor, Arc::clone(&control.metrics), connections));
+        tasks.spawn(state::keep(Arc::clone(&control), watch));
         let (drain, drained) = oneshot::channel::<()>();
         let serving = routes(&control).serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
             // An error: the sender is gone, which means the same.
@@ -128,15 +158,39 @@ impl Server {
                 timeout(limits::DRAIN_WAIT, serving).await.unwrap_or(Ok(()))
             }
         };
-        tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        drop(directory);
+        tasks.shutdown().await;
+        drop(source);
         Ok(result?)
     }
 }
 
+impl Source {
+    /// Reads all there is, and watches on.
+    async fn watch(control: &Arc<Control>, front: &Front) -> Result<Self, StartError> {
+        let shared = Arc::clone(control);
+        let take = move |batch| shared.take(batch);
+        match (&control.config.objects, &control.cluster) {
+            (Objects::Directories(roots), _) => {
+                let watch = Directory::watch(roots.clone(), control.config.rescan, take);
+                watch.map(|watch| Self::Directory { _watch: watch }).map_err(StartError::Directory)
+            }
+            (Objects::Kubernetes { .. }, cluster) => {
+                let cluster = cluster.as_ref().expect("control in a cluster has one");
+                let watch = source::kubernetes::Cluster::watch(&cluster.client, &front.readiness, take);
+                front.readiness.settled().await;
+                Ok(Self::Cluster { _watch: watch })
+            }
+        }
+    }
+}
+
 impl Control {
-    fn new(config: Config, authority: Authority) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::default());
+    fn new(
+        config: Config,
+        authority: Authority,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let (roots, _) = watch::channel(Roots::default());
         let identity =
             SpiffeId::new(&config.trust_domain, "weft-system", "weft-control").expect("these are names");
@@ -155,6 +209,7 @@ impl Control {
             instance: instance(),
             identity,
             metrics,
+            cluster,
             config,
         };
         control.publish(authority, SystemTime::now())?;
@@ -183,6 +238,11 @@ impl Control {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(watch::Sender::subscribe)
     }
 
+    /// Hears when the namespaces may have changed where proxies are.
+    pub(crate) fn namespaces_changed(&self) -> watch::Receiver<u64> {
+        self.world().namespaces_changed()
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.roots().is_none()
     }
@@ -208,11 +268,12 @@ impl Control {
         Ok(())
     }
 
-    /// Takes what a source found, and makes tokens for the service accounts in it.
+    /// Takes what a source found, and makes tokens for the service accounts in it where nobody else does.
     fn take(&self, batch: Batch) {
         let accounts = {
             let mut world = self.world();
-            world.take(batch).then(|| world.accounts())
+            let changed = world.take(batch) && self.cluster.is_none();
+            changed.then(|| world.accounts())
         };
         let Some(accounts) = accounts else { return };
         let failed = self.tokens().sync(accounts, Instant::now());

@@ -3,8 +3,9 @@
 pub mod directory;
 mod document;
 mod files;
+pub mod kubernetes;
 
-use crate::problems::Problem;
+use crate::problems::{self, Problem};
 use control_index::{Key, Object};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,16 +14,18 @@ use std::{collections::BTreeSet, sync::Arc};
 pub enum Change {
     Apply {
         object: Arc<Object>,
-        /// Where it is written, for people: `shop/cart.yaml:12`.
+        /// Where it is written, for people: `shop/cart.yaml:12`; empty: in the cluster.
         origin: String,
     },
     Delete(Key),
 }
 
 /// What a look at the source found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     pub changes: Vec<Change>,
+    /// Who says what is wrong.
+    pub source: problems::Source,
     /// All that is wrong in the source now, not only what is new.
     pub problems: BTreeSet<Problem>,
     /// Objects of kinds that are not taken.

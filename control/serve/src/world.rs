@@ -8,12 +8,13 @@ use crate::{
     source::{Batch, Change},
 };
 use control_index::{Account, Index, Key, Kind, Touched};
-use control_translate::{Detected, Mesh, problems};
-use policy::{Protocol, ServicePort, TrustDomain};
+use control_translate::{Detected, Mesh, Unmeshed, problems, unmeshed};
+use policy::{Protocol, ServicePort, TrustDomain, WorkloadName};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use tokio::sync::watch;
 
 /// What control knows.
 #[derive(Debug)]
@@ -23,10 +24,22 @@ pub struct World {
     detected: Detected,
     watched: Watched,
     problems: Problems,
-    /// Where each object is written.
+    /// Where each object is written, if it is in a file.
     origins: BTreeMap<Key, String>,
+    /// Pods without a proxy where one was asked for.
+    unmeshed: BTreeMap<WorkloadName, Alone>,
+    /// Counts changes of namespaces, for who watches them.
+    namespaces: watch::Sender<u64>,
     metrics: Arc<Metrics>,
     closed: bool,
+}
+
+/// A Pod without a proxy where its Namespace asks for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alone {
+    pub pod: WorkloadName,
+    pub uid: Arc<str>,
+    pub reason: Unmeshed,
 }
 
 impl World {
@@ -38,6 +51,8 @@ impl World {
             watched: Watched::default(),
             problems: Problems::default(),
             origins: BTreeMap::new(),
+            unmeshed: BTreeMap::new(),
+            namespaces: watch::Sender::new(0),
             metrics,
             closed: false,
         }
@@ -51,7 +66,9 @@ impl World {
             match change {
                 Change::Apply { object, origin } => {
                     touched.merge(self.index.apply(&object));
-                    self.origins.insert(object.key().clone(), origin);
+                    if !origin.is_empty() {
+                        self.origins.insert(object.key().clone(), origin);
+                    }
                     changed.insert(object.key().clone());
                 }
                 Change::Delete(key) => {
@@ -67,9 +84,10 @@ impl World {
             }
             changed.insert(Key::new(Kind::Service, &service.namespace, &service.name));
         }
-        self.problems.replace(Source::Directory, batch.problems);
+        self.problems.replace(batch.source, batch.problems);
         changed.iter().for_each(|key| self.examine(key));
         self.renew(&touched);
+        self.look_for_proxies(&touched);
         self.metrics.skipped.set(batch.skipped as i64);
         self.count();
         !touched.accounts.is_empty()
@@ -109,6 +127,25 @@ impl World {
         self.metrics.problems.set(self.problems.count() as i64);
     }
 
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The Namespaces where proxies are.
+    pub fn meshed_namespaces(&self) -> BTreeSet<Arc<str>> {
+        self.index.meshed_namespaces()
+    }
+
+    /// Hears when these may have changed.
+    pub fn namespaces_changed(&self) -> watch::Receiver<u64> {
+        self.namespaces.subscribe()
+    }
+
+    /// Pods without a proxy where one was asked for, by name.
+    pub fn unmeshed(&self) -> Vec<Alone> {
+        self.unmeshed.values().cloned().collect()
+    }
+
     pub fn accounts(&self) -> BTreeSet<Account> {
         self.index.accounts().cloned().collect()
     }
@@ -131,6 +168,25 @@ impl World {
             what: problem.what,
         });
         self.problems.replace(Source::Object(key.clone()), found.collect());
+    }
+
+    fn look_for_proxies(&mut self, touched: &Touched) {
+        if !touched.namespaces.is_empty() {
+            self.namespaces.send_modify(|count| *count += 1);
+        }
+        let within = touched.namespaces.iter().flat_map(|namespace| self.index.pods_in(namespace));
+        let touched: BTreeSet<&WorkloadName> =
+            within.map(|pod| &pod.name).chain(&touched.workloads).collect();
+        for name in touched {
+            let pod = self.index.pod(name);
+            match pod.and_then(|pod| Some((pod, unmeshed(&self.index, pod)?))) {
+                Some((pod, reason)) => {
+                    let alone = Alone { pod: name.clone(), uid: Arc::clone(&pod.uid), reason };
+                    self.unmeshed.insert(name.clone(), alone);
+                }
+                None => drop(self.unmeshed.remove(name)),
+            }
+        }
     }
 
     fn renew(&mut self, touched: &Touched) {

@@ -6,10 +6,12 @@
 
 mod detected;
 mod problems;
+mod unmeshed;
 
 pub use control_index::Problem;
 pub use detected::Detected;
 pub use problems::problems;
+pub use unmeshed::{Unmeshed, unmeshed};
 
 use control_index::{Found, Index, Pod};
 use policy::{
@@ -34,7 +36,7 @@ impl Mesh<'_> {
     pub fn outbound(&self, destination: SocketAddr) -> Outbound {
         let (target, protocol) = match self.index.by_address(destination) {
             Found::Service(backend) => {
-                let protocol = self.protocol(&backend);
+                let protocol = self.dialled(&backend);
                 (Target::Service(backend), protocol)
             }
             Found::Workload(pod) => {
@@ -46,9 +48,10 @@ impl Mesh<'_> {
         Outbound { target, protocol, connect_timeout: CONNECT_TIMEOUT }
     }
 
-    /// The endpoints of a backend, by address, of both families. Those of an unknown backend are none.
-    pub fn endpoints(&self, backend: &ServicePort) -> Vec<Endpoint> {
-        let backings = self.index.endpoints(backend);
+    /// The endpoints of a backend for a caller in `zone`, by address, of both families. Those of an unknown backend
+    /// are none.
+    pub fn endpoints(&self, backend: &ServicePort, zone: Option<&str>) -> Vec<Endpoint> {
+        let backings = self.index.endpoints(backend, zone);
         backings.into_iter().map(|one| self.endpoint(one.address, one.pod)).collect()
     }
 
@@ -60,15 +63,32 @@ impl Mesh<'_> {
     /// Services that say different things about one port of a Pod leave it undecided.
     fn accepted(&self, pod: &Pod, port: u16) -> Inbound {
         let services = self.index.services_before(pod, port);
+        if self.index.is_opaque(pod, port) {
+            return Inbound { protocol: Protocol::Opaque, service: services.into_iter().next() };
+        }
         let mut protocols = services.iter().map(|service| self.protocol(service));
         let first = protocols.next().unwrap_or_default();
         let protocol = if protocols.all(|one| one == first) { first } else { Protocol::Auto };
         Inbound { protocol, service: services.into_iter().next() }
     }
 
+    /// What is spoken to a Service's port: nobody looks at the bytes if that is so for one of its Pods.
+    fn dialled(&self, backend: &ServicePort) -> Protocol {
+        let opaque = |pod: &Pod, port| self.index.is_opaque(pod, port);
+        let mut endpoints = self.index.endpoints(backend, None).into_iter();
+        match endpoints.any(|one| one.pod.is_some_and(|pod| opaque(pod, one.address.port()))) {
+            true => Protocol::Opaque,
+            false => self.protocol(backend),
+        }
+    }
+
     /// What the Service says that its port speaks; where it says nothing, what proxies have found out.
     fn protocol(&self, backend: &ServicePort) -> Protocol {
-        let port = self.index.service(&backend.service).and_then(|service| service.port(backend.port));
+        let service = self.index.service(&backend.service);
+        if service.is_some_and(|service| self.index.is_opaque_service(service, backend.port)) {
+            return Protocol::Opaque;
+        }
+        let port = service.and_then(|service| service.port(backend.port));
         let word = port.and_then(|port| port.app_protocol.as_deref());
         let declared = word.and_then(|word| Protocol::from_app_protocol(word).ok()).unwrap_or_default();
         match declared {

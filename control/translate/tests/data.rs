@@ -26,7 +26,7 @@ struct Questions {
     /// Destinations.
     #[serde(default)]
     outbound: Vec<String>,
-    /// Backends.
+    /// Backends, and who asks if it matters: `cart.shop:80 shop/order-1`.
     #[serde(default)]
     endpoints: Vec<String>,
     /// Ports of workloads: `shop/cart-1 8080`.
@@ -85,8 +85,10 @@ fn answer(case: &str) -> String {
             outbound(&mesh.outbound(text.parse().expect("an address")))
         }),
         endpoints: answers(&questions.endpoints, |text| {
-            let backend: ServicePort = text.parse().expect("a backend");
-            mesh.endpoints(&backend).iter().map(endpoint).collect()
+            let (backend, asking) = text.split_once(' ').unwrap_or((text, ""));
+            let backend: ServicePort = backend.parse().expect("a backend");
+            let zone = asking.parse().ok().and_then(|workload| index.zone(&workload));
+            mesh.endpoints(&backend, zone.map(|zone| &**zone)).iter().map(endpoint).collect()
         }),
         inbound: answers(&questions.inbound, |text| {
             let (workload, port) = text.split_once(' ').expect("workload and port");

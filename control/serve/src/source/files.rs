@@ -5,7 +5,7 @@
 //! what it last said; a file that vanished or is empty keeps it for a moment, as editors replace files by steps.
 
 use super::{Batch, Change, document};
-use crate::problems::Problem;
+use crate::problems::{self, Problem};
 use control_index::{Key, Object};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -92,8 +92,12 @@ impl Files {
     }
 
     fn batch(&mut self, walk: &Walk) -> Batch {
-        let mut batch =
-            Batch { skipped: self.files.values().map(|file| file.skipped).sum(), ..Batch::default() };
+        let mut batch = Batch {
+            changes: Vec::new(),
+            source: problems::Source::Directory,
+            problems: BTreeSet::new(),
+            skipped: self.files.values().map(|file| file.skipped).sum(),
+        };
         for (path, file) in &self.files {
             batch.problems.extend(file.faults.iter().map(|fault| Problem {
                 at: format!("{}:{}", path.display(), fault.line),

@@ -4,7 +4,7 @@ use crate::generated::{
     endpoints_client::EndpointsClient, identity_client::IdentityClient, inbound_client::InboundClient,
     outbound_client::OutboundClient, report_client::ReportClient,
 };
-use control_serve::{Config, Server, StartError};
+use control_serve::{Config, Objects, Server, StartError};
 use policy::TrustDomain;
 use proxy_tls::Trust;
 use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
@@ -49,7 +49,8 @@ pub fn trust_domain() -> TrustDomain {
 
 pub fn config(folder: &TempDir) -> Config {
     let path = folder.path();
-    let mut config = Config::new(vec![path.join("manifests")], path.join("state"), trust_domain());
+    let mut config =
+        Config::new(Objects::Directories(vec![path.join("manifests")]), path.join("state"), trust_domain());
     config.listen = "127.0.0.1:0".parse().expect("an address");
     config.admin_listen = "127.0.0.1:0".parse().expect("an address");
     config

@@ -36,7 +36,8 @@ const OURS: &[(&str, &[&str])] = &[
     ("control-index", &["policy"]),
     ("control-translate", &["policy", "control-index"]),
     ("control-serve", &["policy", "control-index", "control-translate", "proxy-wire"]),
-    ("cli", &[]),
+    ("injector", &["policy", "init"]),
+    ("cli", &["injector"]),
     ("examples-shop", &[]),
     ("tests", &[]),
     ("bench-load", &[]),
@@ -44,21 +45,21 @@ const OURS: &[(&str, &[&str])] = &[
 
 /// Which of ours may name these crates of others. deny.toml holds the rest of the tree.
 const THEIRS: &[(&str, &[&str])] = &[
-    ("anyhow", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load"]),
-    ("clap", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load"]),
+    ("anyhow", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"]),
+    ("clap", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"]),
     ("h2", &["proxy-http", "proxy-app", "tests", "bench-load"]),
-    ("hyper", &["proxy-app", "control-serve", "examples-shop", "bench-load"]),
-    ("k8s-openapi", &["control-index", "control-serve", "cli"]),
-    ("kube", &["control-serve", "cli"]),
+    ("hyper", &["proxy-app", "control-serve", "examples-shop", "bench-load", "injector"]),
+    ("k8s-openapi", &["control-index", "control-serve", "cli", "injector"]),
+    ("kube", &["control-serve", "cli", "injector"]),
     ("libc", &["init", "proxy-transport"]),
     ("prost", &["proxy-wire", "proxy-app", "control-serve"]),
-    ("rcgen", &["proxy-tls", "control-serve", "tests"]),
-    ("rustls", &["proxy-tls", "proxy-app", "control-serve"]),
+    ("rcgen", &["proxy-tls", "control-serve", "tests", "injector"]),
+    ("rustls", &["proxy-tls", "proxy-app", "control-serve", "injector"]),
     ("rustls-webpki", &["proxy-tls", "control-serve"]),
     ("socket2", &["init", "proxy-transport", "tests"]),
-    ("tokio-rustls", &["proxy-http", "proxy-app", "control-serve"]),
+    ("tokio-rustls", &["proxy-http", "proxy-app", "control-serve", "injector"]),
     ("tonic", &["proxy-app", "control-serve"]),
-    ("x509-parser", &["proxy-tls", "control-serve"]),
+    ("x509-parser", &["proxy-tls", "control-serve", "injector"]),
 ];
 
 /// Crates that decide and never act, by folder. Their clippy.toml bans what of the standard library touches the world.

@@ -1,0 +1,2 @@
+//! `weft-injector`: under construction.
+fn main() {}

@@ -10,7 +10,7 @@ demo:
 	@cargo build $(DEMO_BINARIES:%=--bin %)
 	@$(TARGET_DIR)/debug/weft demo $(ARGS)
 
-# Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, nghttp2, wrk, curl,
+# Every test of the workspace, those on a cluster that is brought up for them included. Those in network namespaces need root, and nginx, redis-server, mariadb-server, nghttp2, wrk, curl,
 # openssl and iptables, which .ci/run installs, and go, whose programs tests/tools/build makes. One alone: make test ARGS="-p tests --test mesh websocket"
 test:
 	cargo build --workspace --all-targets
@@ -23,6 +23,11 @@ cluster:
 
 cluster-down:
 	@tests/cluster/down
+
+# The end-to-end tests on a cluster of their own: make test-cluster ARGS="shop rollout"; with NAME=weft0 on that of make cluster
+test-cluster:
+	@cargo build $(CLUSTER_BINARIES:%=--bin %)
+	cargo test -p tests --test cluster -- $(ARGS)
 
 # The images that are shipped, static, in target/images
 images:

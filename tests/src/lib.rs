@@ -16,14 +16,16 @@
 //! | `manifest` | the documents that control reads |
 //! | `tools` | programs in Go, built from `tests/tools` |
 //! | `forgery` | certificates that are to be refused |
+//! | `cluster` | a real Kubernetes, and scenarios on it |
 //! | `pattern` | bytes that show when one is lost, doubled or moved |
 //!
-//! No test is here: they stand in `tests/mesh`. They need root, since they make network namespaces.
+//! No test is here: they stand in `tests/mesh` and `tests/cluster`. They need root, since they make network namespaces.
 
 // Panics are how a test fails.
 #![allow(clippy::unwrap_used)]
 
 pub mod app;
+pub mod cluster;
 pub mod forgery;
 pub mod frames;
 pub mod grid;

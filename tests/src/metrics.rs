@@ -1,5 +1,14 @@
 //! Reading Prometheus' classic text: sums over the series that match.
 
+use std::collections::BTreeMap;
+
+/// One series of a scrape.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
 /// One scrape.
 #[derive(Clone, Debug)]
 pub struct Metrics(pub String);
@@ -16,6 +25,15 @@ impl Metrics {
     /// How often the proxy gave this reason itself.
     pub fn reason(&self, direction: &str, reason: &str) -> f64 {
         self.sum("weft_reasons_total", &[("direction", direction), ("reason", reason)])
+    }
+
+    /// All series of this name, with their labels. Values of labels that hold quotes or commas are not understood.
+    pub fn series_of(&self, name: &str) -> Vec<Series> {
+        let labels = |text: &str| {
+            let pairs = text.split("\",").filter_map(|pair| pair.split_once("=\""));
+            pairs.map(|(label, value)| (label.to_owned(), value.trim_end_matches('"').to_owned())).collect()
+        };
+        self.series(name).map(|(text, value)| Series { labels: labels(text), value }).collect()
     }
 
     /// The label text and the value of each series of this name.
@@ -52,5 +70,7 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("y", "3"), ("x", "1")]), 4.0);
         assert_eq!(metrics.sum("a_total", &[("x", "")]), 0.0);
         assert_eq!(metrics.sum("b", &[]), 5.0);
+        let series = metrics.series_of("a_total");
+        assert_eq!((series.len(), series[1].labels["y"].as_str(), series[1].value), (2, "3", 4.0));
     }
 }

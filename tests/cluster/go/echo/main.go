@@ -25,7 +25,9 @@ const usage = `usage: echo serve [-addr HOST:PORT]      HTTP/1.1 until SIGTERM; 
        echo get URL...                   one connection each; ends with 1 at the first that is not answered with 2xx
        echo send HOST:PORT TEXT          TEXT over TCP, and what comes back
        echo lookup NAME...               addresses
-       echo load [-rate N] [-for D] URL  N requests a second for D, then a line of JSON; SIGTERM ends it early
+       echo load [-rate N] [-for D] [-after D] URL
+                                         once URL answers within the time of -after: N requests a second for D; each second
+                                         a line of JSON on all so far; SIGTERM ends it early
        echo sleep [D]                    for D, or until SIGTERM
        echo cat FILE                     its content`
 
@@ -38,6 +40,7 @@ func main() {
 	addr := flags.String("addr", ":8080", "address to listen on")
 	rate := flags.Int("rate", 100, "requests a second")
 	duration := flags.Duration("for", 10*time.Second, "how long")
+	after := flags.Duration("after", 0, "how long the first answer may take")
 	timeout := flags.Duration("timeout", 5*time.Second, "a request has this long")
 	flags.Parse(os.Args[2:])
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -60,7 +63,7 @@ func main() {
 			fmt.Println(name, addresses)
 		}
 	case "load":
-		load(ctx, flags.Arg(0), *rate, *duration, *timeout)
+		load(ctx, flags.Arg(0), *rate, *after, *duration, *timeout)
 	case "sleep":
 		if length, err := time.ParseDuration(flags.Arg(0)); err == nil {
 			var cancel context.CancelFunc
@@ -160,7 +163,7 @@ type Report struct {
 	MaxMs            int64
 }
 
-func load(ctx context.Context, url string, rate int, duration, timeout time.Duration) {
+func load(ctx context.Context, url string, rate int, after, duration, timeout time.Duration) {
 	client := &http.Client{Timeout: timeout, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	report := Report{Errors: map[string]int{}, Pods: map[string]int{}}
 	var lock sync.Mutex
@@ -182,6 +185,21 @@ func load(ctx context.Context, url string, rate int, duration, timeout time.Dura
 			log.Printf("failed after %s: %v", time.Since(due), err)
 		}
 	}
+	tell := func() {
+		lock.Lock()
+		defer lock.Unlock()
+		json.NewEncoder(os.Stdout).Encode(report)
+	}
+	for begun := time.Now(); time.Since(begun) < after; time.Sleep(100 * time.Millisecond) {
+		if _, err := ask(client, url); err == nil {
+			break
+		}
+	}
+	go func() {
+		for range time.Tick(time.Second) {
+			tell()
+		}
+	}()
 	interval, start := time.Second/time.Duration(rate), time.Now()
 	for due := start; due.Sub(start) < duration && ctx.Err() == nil; due = due.Add(interval) {
 		select {
@@ -191,7 +209,7 @@ func load(ctx context.Context, url string, rate int, duration, timeout time.Dura
 		}
 	}
 	all.Wait()
-	json.NewEncoder(os.Stdout).Encode(report)
+	tell()
 	if report.Failed > 0 {
 		os.Exit(1)
 	}

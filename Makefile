@@ -10,8 +10,9 @@ demo:
 	@cargo build $(DEMO_BINARIES:%=--bin %)
 	@$(TARGET_DIR)/debug/weft demo $(ARGS)
 
-# Every test of the workspace, those on a cluster that is brought up for them included. Those in network namespaces need root, and nginx, redis-server, mariadb-server, nghttp2, wrk, curl,
-# openssl and iptables, which .ci/run installs, and go, whose programs tests/tools/build makes. One alone: make test ARGS="-p tests --test mesh websocket"
+# Every test of the workspace. Those in network namespaces need root, and nginx, redis-server, mariadb-server, nghttp2, wrk, curl,
+# openssl and iptables, which .ci/run installs, and go, whose programs tests/tools/build makes. Those on Kubernetes bring a cluster up, and
+# need what tests/cluster/README.md names. One alone: make test ARGS="-p tests --test mesh websocket"
 test:
 	cargo build --workspace --all-targets
 	cargo test $(or $(ARGS),--workspace)

@@ -78,7 +78,7 @@ impl Connection {
             }
             None => Config::infer().await.map_err(anyhow::Error::from),
         };
-        let mut config = config.map_err(|error| anyhow!("{error:#}")).with_context(|| self.tried())?;
+        let mut config = config.map_err(|error| anyhow!("{error}")).with_context(|| self.tried())?;
         config.connect_timeout = Some(CONNECT_WAIT);
         config.read_timeout = Some(ANSWER_WAIT);
         let server = config.cluster_url.to_string();
@@ -172,8 +172,7 @@ impl Cluster {
         };
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let answer = async {
-            let mut forward =
-                pods.portforward(pod, &[port]).await.map_err(|error| self.failure(error))?;
+            let mut forward = pods.portforward(pod, &[port]).await.map_err(|error| self.failure(error))?;
             let mut stream = forward.take_stream(port).expect("the port was asked for");
             let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: weft\r\n\r\n");
             stream.write_all(request.as_bytes()).await.map_err(|error| failed(&error))?;
@@ -216,9 +215,7 @@ impl Failure {
             403 => Self::Forbidden(status.message.clone()),
             409 if status.details.as_ref().is_some_and(|details| !details.causes.is_empty()) => {
                 let causes = status.details.iter().flat_map(|details| &details.causes);
-                Self::Conflict(
-                    causes.map(|cause| format!("{} at {}", cause.message, cause.field)).collect(),
-                )
+                Self::Conflict(causes.map(|cause| format!("{} at {}", cause.message, cause.field)).collect())
             }
             _ => Self::Other(status.message.clone()),
         }
@@ -263,7 +260,9 @@ fn build(method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Req
 fn query_value(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()

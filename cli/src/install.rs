@@ -104,7 +104,9 @@ pub async fn run(options: &Options, mode: Mode) -> anyhow::Result<ExitCode> {
     }
     println!("ready: Weft {} in namespace {}", options.image_tag, options.namespace);
     if mode == Mode::Upgrade {
-        println!("pods keep the proxies they have until they are replaced: kubectl rollout restart deployment");
+        println!(
+            "pods keep the proxies they have until they are replaced: kubectl rollout restart deployment"
+        );
     } else {
         println!("next: kubectl label namespace NAME weft.mesh/inject=enabled, and restart its pods");
     }

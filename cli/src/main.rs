@@ -4,6 +4,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod certificate;
+mod check;
 mod cluster;
 mod demo;
 mod install;
@@ -47,6 +49,11 @@ enum Command {
     ///
     /// The webhooks go first, then the rest, then what control and the injector made. Refuses while meshed pods run.
     Uninstall(uninstall::Options),
+    /// Look for what is wrong with the mesh, or with a cluster before it is installed
+    ///
+    /// Each check says what it expects; where that is not so, what it found, why it matters and how to mend it. Exit
+    /// codes: 0 nothing is wrong (there may be warnings), 1 something is or could not be looked at, 2 wrong usage.
+    Check(check::Options),
     /// Print the completion of commands for a shell
     ///
     /// For example: source <(weft completion bash)
@@ -73,6 +80,7 @@ fn main() -> ExitCode {
         Command::Install(options) => block_on(install::run(&options, Mode::Install)),
         Command::Upgrade(options) => block_on(install::run(&options, Mode::Upgrade)),
         Command::Uninstall(options) => block_on(uninstall::run(&options)),
+        Command::Check(options) => block_on(check::run(&options)),
         Command::Completion { shell } => {
             let name = command.get_name().to_owned();
             clap_complete::generate(shell, &mut command, name, &mut stdout());
@@ -96,7 +104,9 @@ fn command(called: Option<&OsStr>) -> clap::Command {
     let name = called.map(Path::new).and_then(Path::file_stem);
     match name.and_then(OsStr::to_str) {
         // Completion goes by the program's own name, help by what people type.
-        Some("kubectl-weft") => command.name("kubectl-weft").bin_name("kubectl weft").display_name("kubectl weft"),
+        Some("kubectl-weft") => {
+            command.name("kubectl-weft").bin_name("kubectl weft").display_name("kubectl weft")
+        }
         _ => command,
     }
 }

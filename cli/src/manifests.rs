@@ -98,7 +98,8 @@ impl Object {
         let resource = Resource::of(&value).with_context(|| {
             format!("{} {} is no kind that is installed here", value["apiVersion"], value["kind"])
         })?;
-        let name = value.pointer("/metadata/name").and_then(Value::as_str).context("an object has no name")?;
+        let name =
+            value.pointer("/metadata/name").and_then(Value::as_str).context("an object has no name")?;
         let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
         if resource.is_namespaced != namespace.is_some() {
             bail!("{} {name} and its namespace do not fit", resource.kind);

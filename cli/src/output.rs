@@ -5,8 +5,7 @@ use comfy_table::{LineStyle, Table, TableStyle};
 use serde::Serialize;
 
 /// A rule under the header.
-const STYLE: TableStyle =
-    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// The form of the answer on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

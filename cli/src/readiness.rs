@@ -40,8 +40,7 @@ fn deployment(object: &Value) -> Option<String> {
     if !is_observed(object) {
         return Some("its change has not been seen by the controller yet".into());
     }
-    let (updated, available, all) =
-        (count("updatedReplicas"), count("availableReplicas"), count("replicas"));
+    let (updated, available, all) = (count("updatedReplicas"), count("availableReplicas"), count("replicas"));
     if updated < wanted || available < wanted {
         return Some(format!("{} of {wanted} replicas available", available.min(updated)));
     }
@@ -131,10 +130,12 @@ mod tests {
 
     #[test]
     fn a_webhook_needs_a_bundle() {
-        let of = |bundle: &str| webhooks(&json!({ "webhooks": [
+        let of = |bundle: &str| {
+            webhooks(&json!({ "webhooks": [
             { "name": "a.inject.weft.mesh", "clientConfig": { "caBundle": "eA==" } },
             { "name": "b.inject.weft.mesh", "clientConfig": { "caBundle": bundle } },
-        ] }));
+        ] }))
+        };
         assert_eq!(of("eA=="), None);
         assert!(of("").unwrap().starts_with("b.inject.weft.mesh has no caBundle"));
     }

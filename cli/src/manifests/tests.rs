@@ -41,12 +41,17 @@ fn print_is_as_written_down() {
 fn nothing_of_the_defaults_is_left_elsewhere() {
     let (_, variant, fit) = cases().pop().unwrap();
     let printed = yaml(&objects(variant.rendering(), &fit).unwrap()).unwrap();
-    for word in ["weft-system", "weft.mesh/control:", "weft.mesh/init:", "prefix: weft.mesh", "Helm", "helm.sh"] {
+    for word in
+        ["weft-system", "weft.mesh/control:", "weft.mesh/init:", "prefix: weft.mesh", "Helm", "helm.sh"]
+    {
         assert!(!printed.contains(word), "{word} is left in what is printed");
     }
-    for word in
-        ["images.example:5000/weft/control:0.1.0-fips", "weft-control.mesh.svc", "namespace: mesh", "weft.mesh/inject"]
-    {
+    for word in [
+        "images.example:5000/weft/control:0.1.0-fips",
+        "weft-control.mesh.svc",
+        "namespace: mesh",
+        "weft.mesh/inject",
+    ] {
         assert!(printed.contains(word), "{word} is not in what is printed");
     }
 }
@@ -66,7 +71,10 @@ fn an_object_stays_what_it_is() {
             let title = format!("{} {}", object["kind"], object["metadata"]["name"]);
             printed.remove(at.unwrap_or_else(|| panic!("{name}: {title} is not what it was")));
         }
-        assert!(printed.iter().all(|object| object["kind"] == "Namespace"), "{name}: {printed:?} came from nowhere");
+        assert!(
+            printed.iter().all(|object| object["kind"] == "Namespace"),
+            "{name}: {printed:?} came from nowhere"
+        );
     }
 }
 
@@ -127,7 +135,12 @@ metadata: {name: secret, namespace: n}
 roleRef: {kind: Role, name: secret}
 subjects: [{kind: ServiceAccount, name: b, namespace: n}]
 ";
-    let right = |account: &str, namespace: Option<&str>, verb: &str, group: &str, resource: &str, name: Option<&str>| {
+    let right = |account: &str,
+                 namespace: Option<&str>,
+                 verb: &str,
+                 group: &str,
+                 resource: &str,
+                 name: Option<&str>| {
         Right {
             account: ("n".into(), account.into()),
             namespace: namespace.map(str::to_owned),

@@ -1,0 +1,54 @@
+//! The report for people: a line a check, and below it what is wrong, why it matters and what to do.
+
+use super::facts::Facts;
+use super::finding::{Breach, Finding, Weight};
+
+/// Breaches of a check that are told one by one; `-o json` tells all.
+const TOLD: usize = 10;
+
+/// Sound checks are a line each, others are told in full.
+pub fn text(findings: &[Finding], facts: &Facts) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        text += &format!("{} {}: {}\n", sign(finding.weight), finding.check, finding.what);
+        for breach in finding.breaches.iter().take(TOLD) {
+            text += &told(breach);
+        }
+        if finding.breaches.len() > TOLD {
+            text +=
+                &format!("         and {} more: --output json tells all\n", finding.breaches.len() - TOLD);
+        }
+        if finding.weight >= Weight::Warning {
+            text += &format!("         why it matters: {}\n", finding.why);
+        }
+    }
+    text + &summary(findings, facts)
+}
+
+fn told(breach: &Breach) -> String {
+    let at = if breach.at.is_empty() { String::new() } else { format!("{}: ", breach.at) };
+    let mend =
+        if breach.mend.is_empty() { String::new() } else { format!("           -> {}\n", breach.mend) };
+    format!("         {at}{}\n{mend}", breach.found)
+}
+
+fn sign(weight: Weight) -> &'static str {
+    match weight {
+        Weight::Ok => "ok      ",
+        Weight::Notice => "notice  ",
+        Weight::Warning => "WARNING ",
+        Weight::Unknown => "UNKNOWN ",
+        Weight::Failed => "FAILED  ",
+    }
+}
+
+fn summary(findings: &[Finding], facts: &Facts) -> String {
+    let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count();
+    let (failed, unknown, warnings) = (count(Weight::Failed), count(Weight::Unknown), count(Weight::Warning));
+    let of = format!("{} checks, namespace {}", findings.len(), facts.namespace);
+    match (failed, unknown, warnings) {
+        (0, 0, 0) => format!("all is well ({of})\n"),
+        (0, 0, warnings) => format!("all works; {warnings} with a warning ({of})\n"),
+        _ => format!("{failed} failed, {unknown} unknown, {warnings} with a warning ({of})\n"),
+    }
+}

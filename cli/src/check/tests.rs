@@ -1,0 +1,1 @@
+//! The checks on facts from files.

@@ -41,6 +41,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("examples-shop", &[]),
     ("tests", &[]),
     ("bench-load", &[]),
+    ("bench-scale", &["policy", "proxy-tls", "proxy-wire"]),
 ];
 
 /// Which of ours may name these crates of others. deny.toml holds the rest of the tree.

@@ -60,7 +60,7 @@ spec:
 fn endpoints(index: &Index, backend: &str) -> Vec<String> {
     let backend: ServicePort = backend.parse().expect("a service port");
     let print = |address, pod| format!("{address} {pod}");
-    let found = index.endpoints(&backend);
+    let found = index.endpoints(&backend, None);
     found
         .iter()
         .map(|one| print(one.address, one.pod.map_or("-".into(), |pod| pod.name.to_string())))

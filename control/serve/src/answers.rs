@@ -13,6 +13,12 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// The name of a zone: a label's value, so it is ASCII.
+pub type Zone = Arc<str>;
+
+/// After every zone.
+const LAST_ZONE: &str = "\u{7f}";
+
 /// The answer to one question as it stands.
 #[derive(Debug)]
 pub struct Answer<P> {
@@ -27,7 +33,8 @@ pub struct Answer<P> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     Outbound(SocketAddr),
-    Endpoints(ServicePort),
+    /// Asked from a zone; empty: from one that is not known.
+    Endpoints(ServicePort, Zone),
     Inbound(WorkloadName, u16),
 }
 
@@ -41,7 +48,7 @@ pub struct Answers<K, P> {
 #[derive(Debug, Default)]
 pub struct Watched {
     pub outbound: Answers<SocketAddr, v1::OutboundPolicy>,
-    pub endpoints: Answers<ServicePort, v1::EndpointSet>,
+    pub endpoints: Answers<(ServicePort, Zone), v1::EndpointSet>,
     pub inbound: Answers<(WorkloadName, u16), v1::InboundPolicy>,
     version: u64,
 }
@@ -59,8 +66,9 @@ impl Watched {
         &mut self,
         mesh: &Mesh<'_>,
         backend: ServicePort,
+        zone: Zone,
     ) -> watch::Receiver<Arc<Answer<v1::EndpointSet>>> {
-        self.endpoints.watch(backend, &mut self.version, endpoints(mesh))
+        self.endpoints.watch((backend, zone), &mut self.version, endpoints(mesh))
     }
 
     pub fn watch_inbound(
@@ -79,7 +87,7 @@ impl Watched {
             changed += self.outbound.renew(destinations(*ip), &mut self.version, outbound(mesh));
         }
         for service in &touched.services {
-            let ports = service.port(0)..=service.port(u16::MAX);
+            let ports = (service.port(0), "".into())..=(service.port(u16::MAX), LAST_ZONE.into());
             changed += self.endpoints.renew(ports, &mut self.version, endpoints(mesh));
         }
         for workload in &touched.workloads {
@@ -93,7 +101,9 @@ impl Watched {
     pub fn release(&mut self, question: &Question) {
         match question {
             Question::Outbound(destination) => self.outbound.release(destination),
-            Question::Endpoints(backend) => self.endpoints.release(backend),
+            Question::Endpoints(backend, zone) => {
+                self.endpoints.release(&(backend.clone(), Arc::clone(zone)))
+            }
             Question::Inbound(workload, port) => self.inbound.release(&(workload.clone(), *port)),
         }
     }
@@ -154,8 +164,8 @@ fn outbound(mesh: &Mesh<'_>) -> impl Fn(&SocketAddr) -> v1::OutboundPolicy {
     |destination| (&mesh.outbound(*destination)).into()
 }
 
-fn endpoints(mesh: &Mesh<'_>) -> impl Fn(&ServicePort) -> v1::EndpointSet {
-    |backend| mesh.endpoints(backend, None).as_slice().into()
+fn endpoints(mesh: &Mesh<'_>) -> impl Fn(&(ServicePort, Zone)) -> v1::EndpointSet {
+    |(backend, zone)| mesh.endpoints(backend, Some(&**zone).filter(|zone| !zone.is_empty())).as_slice().into()
 }
 
 fn inbound(mesh: &Mesh<'_>) -> impl Fn(&(WorkloadName, u16)) -> v1::InboundPolicy {

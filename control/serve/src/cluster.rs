@@ -80,7 +80,9 @@ impl Cluster {
                 ));
             }
             Err(_) => {
-                return Err(Status::unavailable("the API server did not answer whose token it is; ask again"));
+                return Err(Status::unavailable(
+                    "the API server did not answer whose token it is; ask again",
+                ));
             }
         };
         Claim::read(reviewed, &self.audience).map_err(Status::unauthenticated)

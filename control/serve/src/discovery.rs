@@ -40,11 +40,16 @@ impl Outbound for Discovery {
 impl Endpoints for Discovery {
     type WatchStream = Updates<v1::EndpointSet>;
 
-    async fn watch(&self, request: Request<v1::Backend>) -> Result<Response<Self::WatchStream>, Status> {
-        let backend: ServicePort = request.get_ref().try_into().map_err(|error| self.malformed(error))?;
-        self.watch(&request, Question::Endpoints(backend.clone()), |watched, mesh| {
-            watched.watch_endpoints(mesh, backend)
-        })
+    async fn watch(
+        &self,
+        request: Request<v1::EndpointsTarget>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (backend, asking): (ServicePort, Option<WorkloadName>) =
+            request.get_ref().try_into().map_err(|error| self.malformed(error))?;
+        let zone =
+            asking.and_then(|asking| self.0.world().index().zone(&asking).cloned()).unwrap_or_default();
+        let question = Question::Endpoints(backend.clone(), Arc::clone(&zone));
+        self.watch(&request, question, |watched, mesh| watched.watch_endpoints(mesh, backend, zone))
     }
 }
 

@@ -215,7 +215,7 @@ pub mod endpoints_server {
         /// The endpoints of one backend, whole, then whole again at each change.
         async fn watch(
             &self,
-            request: tonic::Request<::proxy_wire::v1::Backend>,
+            request: tonic::Request<::proxy_wire::v1::EndpointsTarget>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
     #[derive(Debug)]
@@ -299,7 +299,7 @@ pub mod endpoints_server {
                     struct WatchSvc<T: Endpoints>(pub Arc<T>);
                     impl<
                         T: Endpoints,
-                    > tonic::server::ServerStreamingService<::proxy_wire::v1::Backend>
+                    > tonic::server::ServerStreamingService<::proxy_wire::v1::EndpointsTarget>
                     for WatchSvc<T> {
                         type Response = ::proxy_wire::v1::EndpointsUpdate;
                         type ResponseStream = T::WatchStream;
@@ -309,7 +309,7 @@ pub mod endpoints_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::proxy_wire::v1::Backend>,
+                            request: tonic::Request<::proxy_wire::v1::EndpointsTarget>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {

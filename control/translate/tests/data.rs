@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "UPDATE is read from the environment, and only by the test")]
 
 use control_index::{Index, Key, Kind};
-use control_translate::{Detected, Mesh, problems};
+use control_translate::{Detected, Mesh, problems, unmeshed};
 use policy::{Endpoint, Outbound, Protocol, ServicePort, Target, TrustDomain, WorkloadName};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -40,6 +40,9 @@ struct Answers {
     endpoints: BTreeMap<String, Vec<String>>,
     inbound: BTreeMap<String, String>,
     problems: Vec<String>,
+    /// Pods without a proxy where one is asked for, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unmeshed: BTreeMap<String, String>,
 }
 
 #[test]
@@ -98,8 +101,20 @@ fn answer(case: &str) -> String {
             format!("{} {service}", inbound.protocol)
         }),
         problems: found.map(|problem| problem.to_string()).collect(),
+        unmeshed: keys
+            .iter()
+            .filter(|key| key.kind == Kind::Pod)
+            .filter_map(|key| alone(&index, key))
+            .collect(),
     };
     serde_saphyr::to_string(&answers).expect("answers as YAML")
+}
+
+fn alone(index: &Index, key: &Key) -> Option<(String, String)> {
+    let name = WorkloadName::new(&key.namespace, &key.name);
+    let found = unmeshed(index, index.pod(&name)?)?;
+    let word = if found.wanted { "Normal" } else { "Warning" };
+    Some((name.to_string(), format!("{word}: {}", found.why)))
 }
 
 fn answers<T>(questions: &[String], answer: impl Fn(&str) -> T) -> BTreeMap<String, T> {

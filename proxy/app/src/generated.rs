@@ -189,7 +189,7 @@ pub mod endpoints_client {
         /// The endpoints of one backend, whole, then whole again at each change.
         pub async fn watch(
             &mut self,
-            request: impl tonic::IntoRequest<::proxy_wire::v1::Backend>,
+            request: impl tonic::IntoRequest<::proxy_wire::v1::EndpointsTarget>,
         ) -> std::result::Result<
             tonic::Response<tonic::codec::Streaming<::proxy_wire::v1::EndpointsUpdate>>,
             tonic::Status,

@@ -55,6 +55,19 @@ pub struct Backend {
     #[prost(uint32, tag = "3")]
     pub port: u32,
 }
+/// The first fields are a Backend's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointsTarget {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// who asks: namespace/pod; empty: not told, and endpoints of all zones are answered
+    #[prost(string, tag = "4")]
+    pub workload: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointsUpdate {
     #[prost(uint64, tag = "1")]

@@ -40,6 +40,18 @@ impl TryFrom<&v1::Backend> for ServicePort {
     }
 }
 
+impl TryFrom<&v1::EndpointsTarget> for (ServicePort, Option<WorkloadName>) {
+    type Error = Malformed;
+
+    /// A proxy of an earlier version does not say who it is.
+    fn try_from(request: &v1::EndpointsTarget) -> Result<Self, Malformed> {
+        let v1::EndpointsTarget { namespace, name, port, workload: asking } = request;
+        let backend = v1::Backend { namespace: namespace.clone(), name: name.clone(), port: *port };
+        let asking = (!asking.is_empty()).then(|| workload(asking)).transpose()?;
+        Ok((backend.try_into()?, asking))
+    }
+}
+
 impl TryFrom<&v1::Endpoint> for Endpoint {
     type Error = Malformed;
 
@@ -158,6 +170,7 @@ macro_rules! by_value {
 by_value! {
     v1::SocketAddress => SocketAddr;
     v1::Backend => ServicePort;
+    v1::EndpointsTarget => (ServicePort, Option<WorkloadName>);
     v1::Endpoint => Endpoint;
     v1::EndpointSet => Vec<Endpoint>;
     v1::OutboundPolicy => Outbound;

@@ -93,6 +93,14 @@ impl v1::OutboundTarget {
     }
 }
 
+impl v1::EndpointsTarget {
+    /// The question of `workload` about the endpoints of a backend.
+    pub fn new(backend: &ServicePort, workload: &WorkloadName) -> Self {
+        let v1::Backend { namespace, name, port } = backend.into();
+        Self { namespace, name, port, workload: workload.to_string() }
+    }
+}
+
 impl v1::InboundPort {
     /// The question of `workload` about a port of its own.
     pub fn new(workload: &WorkloadName, port: u16) -> Self {

@@ -150,6 +150,21 @@ fn a_backend_that_means_nothing_is_refused() {
 }
 
 #[test]
+fn who_asks_for_endpoints_may_be_left_out() {
+    let cart: ServicePort = good_backend().try_into().expect("a good backend");
+    let asking = WorkloadName::new("shop", "order-1");
+    let asked = v1::EndpointsTarget::new(&cart, &asking);
+    assert_eq!((&asked).try_into(), Ok((cart.clone(), Some(asking))));
+    // As a proxy asks that does not know the field.
+    let earlier = v1::EndpointsTarget::decode(good_backend().encode_to_vec().as_slice()).expect("a message");
+    assert_eq!((&earlier).try_into(), Ok((cart, None::<WorkloadName>)));
+    let read = |asked: &v1::EndpointsTarget| <(ServicePort, Option<WorkloadName>)>::try_from(asked);
+    let nobody = v1::EndpointsTarget { workload: "order-1".into(), ..asked.clone() };
+    refused(read(&nobody), "workload: \"order-1\" is not of the form namespace/pod");
+    refused(read(&v1::EndpointsTarget { port: 0, ..asked }), "port: 0 is not a port (1-65535)");
+}
+
+#[test]
 fn an_endpoint_that_means_nothing_is_refused() {
     type Spoil = fn(&mut v1::Endpoint);
     let table: [(Spoil, &str); 8] = [

@@ -83,3 +83,121 @@ pub fn judge(claim: &Claim, source: Option<IpAddr>, index: &Index) -> Result<Acc
     }
     Ok(account.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_index::Kind;
+    use k8s_openapi::api::authentication::v1::UserInfo;
+    use tonic::Code;
+
+    const AUDIENCE: &str = "identity.weft.mesh";
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        for (name, uid, account, addresses) in [
+            ("cart-1", "u1", "cart", r#"{"ip":"10.1.0.1"},{"ip":"fd00::1"}"#),
+            ("order-1", "u2", "order", r#"{"ip":"10.1.0.2"}"#),
+            ("young-1", "u3", "cart", ""),
+        ] {
+            let json = format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"shop","uid":"{uid}"}},
+                     "spec":{{"serviceAccountName":"{account}","containers":[]}},"status":{{"podIPs":[{addresses}]}}}}"#
+            );
+            let pod = Kind::Pod.read(&mut serde_json::Deserializer::from_str(&json)).expect("a pod");
+            index.apply(&pod);
+        }
+        index
+    }
+
+    fn claim(account: &str, pod: &str, uid: &str) -> Claim {
+        Claim { account: Account::new("shop", account), pod: WorkloadName::new("shop", pod), uid: uid.into() }
+    }
+
+    #[test]
+    fn a_token_counts_only_from_its_own_pods_address() {
+        let index = index();
+        let cart = || claim("cart", "cart-1", "u1");
+        let table = [
+            ("its own address", cart(), Some("10.1.0.1"), None),
+            ("its other family", cart(), Some("fd00::1"), None),
+            ("as a dual socket says it", cart(), Some("::ffff:10.1.0.1"), None),
+            ("another Pod's address", cart(), Some("10.1.0.2"), Some(Code::PermissionDenied)),
+            ("nobody's address", cart(), Some("10.9.9.9"), Some(Code::PermissionDenied)),
+            ("no address at all", cart(), None, Some(Code::PermissionDenied)),
+            (
+                "another account than the Pod's",
+                claim("order", "cart-1", "u1"),
+                Some("10.1.0.1"),
+                Some(Code::PermissionDenied),
+            ),
+            (
+                "a Pod that nobody has heard of",
+                claim("cart", "cart-9", "u9"),
+                Some("10.1.0.1"),
+                Some(Code::Unavailable),
+            ),
+            (
+                "a later Pod of that name",
+                claim("cart", "cart-1", "u9"),
+                Some("10.1.0.1"),
+                Some(Code::Unavailable),
+            ),
+            (
+                "a Pod without an address yet",
+                claim("cart", "young-1", "u3"),
+                Some("10.1.0.3"),
+                Some(Code::Unavailable),
+            ),
+        ];
+        for (case, claim, source, refused) in table {
+            let source = source.map(|text| text.parse().expect("an address"));
+            let judged = judge(&claim, source, &index);
+            assert_eq!(judged.as_ref().err().map(Status::code), refused, "{case}: {judged:?}");
+            if let Ok(account) = judged {
+                assert_eq!(account, Account::new("shop", "cart"), "{case}");
+            }
+        }
+    }
+
+    fn review() -> TokenReviewStatus {
+        let extra = [(POD_NAME, "cart-1"), (POD_UID, "u1")];
+        TokenReviewStatus {
+            authenticated: Some(true),
+            audiences: Some(vec![AUDIENCE.into()]),
+            user: Some(UserInfo {
+                username: Some("system:serviceaccount:shop:cart".into()),
+                extra: Some(extra.map(|(key, value)| (key.into(), vec![value.into()])).into()),
+                ..UserInfo::default()
+            }),
+            ..TokenReviewStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_review_that_proves_no_pod_of_an_account_is_refused() {
+        type Spoil = fn(&mut TokenReviewStatus);
+        assert_eq!(Claim::read(review(), AUDIENCE), Ok(claim("cart", "cart-1", "u1")));
+        let table: [(Spoil, &str); 6] = [
+            (|it| it.authenticated = None, "is not valid"),
+            (
+                |it| (it.authenticated, it.error) = (Some(false), Some("token has expired".into())),
+                "token has expired",
+            ),
+            // From an API server that knows nothing of audiences.
+            (|it| it.audiences = None, "audience"),
+            (|it| it.audiences = Some(vec!["https://kubernetes.default.svc".into()]), "audience"),
+            (
+                |it| it.user = Some(UserInfo { username: Some("admin".into()), ..UserInfo::default() }),
+                "no service account",
+            ),
+            (|it| it.user.as_mut().expect("a user").extra = None, "not bound to a Pod"),
+        ];
+        for (spoil, says) in table {
+            let mut review = review();
+            spoil(&mut review);
+            let refused = Claim::read(review, AUDIENCE).expect_err(says);
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What people do to the directory while it is served.
 
-use super::discovery::{SERVICE, backend, pod};
+use super::discovery::{SERVICE, asked, pod};
 use crate::client::{next, start};
 use std::{fs::File, io::Write};
 
@@ -8,7 +8,7 @@ use std::{fs::File, io::Write};
 async fn a_bad_document_is_reported_and_takes_nothing_with_it() {
     let file = format!("{SERVICE}---\n{}", pod("cart-1", "10.1.0.1"));
     let control = start(&[("cart.yaml", &file)]).await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     assert_eq!(next(&mut updates).await.endpoints.expect("content").endpoints.len(), 1);
 
     // The Pod's document becomes malformed, the Service's gets a new target port: the Pod stays as it was.
@@ -36,7 +36,7 @@ async fn a_bad_document_is_reported_and_takes_nothing_with_it() {
 #[tokio::test]
 async fn a_file_half_written_is_waited_for() {
     let control = start(&[("cart.yaml", SERVICE), ("cart-1.yaml", &pod("cart-1", "10.1.0.1"))]).await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     next(&mut updates).await;
     // Truncated, then written in two steps: no state in between is seen.
     let text = pod("cart-1", "10.1.0.77");

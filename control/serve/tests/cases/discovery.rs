@@ -31,6 +31,12 @@ pub fn backend() -> v1::Backend {
     v1::Backend { namespace: "shop".into(), name: "cart".into(), port: 80 }
 }
 
+/// What a proxy asks that does not know the field of who asks, as any other that is in no zone.
+pub fn asked() -> v1::EndpointsTarget {
+    let v1::Backend { namespace, name, port } = backend();
+    v1::EndpointsTarget { namespace, name, port, workload: String::new() }
+}
+
 fn names(update: &v1::EndpointsUpdate) -> Vec<&str> {
     let set = update.endpoints.as_ref().expect("content");
     set.endpoints.iter().map(|endpoint| endpoint.workload.as_str()).collect()
@@ -73,7 +79,7 @@ async fn a_destination_that_nobody_knows_is_external_until_somebody_does() {
 #[tokio::test]
 async fn endpoints_come_and_go_with_their_pods() {
     let control = shop().await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     let first = next(&mut updates).await;
     assert_eq!(names(&first), ["shop/cart-1"]);
     // Something else changes: nothing of it is sent, so that the next update is of cart-2.
@@ -107,7 +113,7 @@ async fn what_proxies_found_out_is_told_to_the_others() {
 async fn silence_is_broken_by_heartbeats() {
     let folder = folder(&[("cart.yaml", SERVICE)]);
     let control = start_with(folder, |config| config.heartbeat = Duration::from_millis(20)).await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     let first = next(&mut updates).await;
     for _ in 0..3 {
         let beat = next(&mut updates).await;
@@ -143,7 +149,7 @@ async fn what_means_nothing_is_refused_and_says_which_field() {
     let nobody = v1::OutboundTarget { workload: "nobody".into(), ..target("10.1.0.1:1") };
     cases.push((outbound.watch(nobody).await.map(drop), "workload"));
     let mut endpoints = control.endpoints().await;
-    let port = v1::Backend { port: 70_000, ..backend() };
+    let port = v1::EndpointsTarget { port: 70_000, ..asked() };
     cases.push((endpoints.watch(port).await.map(drop), "port"));
     let mut inbound = control.inbound().await;
     let port = v1::InboundPort { workload: "shop/a".into(), port: 0 };
@@ -161,15 +167,15 @@ async fn a_connection_that_watches_too_much_is_told_so() {
     let mut client = control.endpoints().await;
     let mut held = Vec::new();
     for _ in 0..control_serve::limits::WATCHES_PER_CONNECTION {
-        held.push(client.watch(backend()).await.expect("a watch"));
+        held.push(client.watch(asked()).await.expect("a watch"));
     }
-    let status = client.watch(backend()).await.expect_err("one too many");
+    let status = client.watch(asked()).await.expect_err("one too many");
     assert_eq!(status.code(), Code::ResourceExhausted);
-    control.endpoints().await.watch(backend()).await.expect("another connection has room");
+    control.endpoints().await.watch(asked()).await.expect("another connection has room");
     drop(held);
     let again = soon(async {
         loop {
-            match client.watch(backend()).await {
+            match client.watch(asked()).await {
                 Ok(watch) => return watch,
                 Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
             }

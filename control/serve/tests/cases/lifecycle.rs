@@ -1,6 +1,6 @@
 //! How control starts and ends, and what reaches its ports besides proxies.
 
-use super::discovery::{SERVICE, backend, pod};
+use super::discovery::{SERVICE, asked, pod};
 use crate::client::{config, folder, next, soon, start, start_with};
 use control_serve::{Server, StartError};
 use proxy_wire::v1;
@@ -74,7 +74,7 @@ async fn a_directory_that_is_not_there_is_said_at_the_start() {
 #[tokio::test]
 async fn the_end_is_clean_while_proxies_watch() {
     let control = start(&[("cart.yaml", SERVICE)]).await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     let mut trust =
         control.identity().await.watch_trust(v1::TrustRequest {}).await.expect("a watch").into_inner();
     next(&mut updates).await;
@@ -114,7 +114,7 @@ async fn garbage_and_silence_on_the_port_disturb_nobody() {
         let _ = soon(stream.read_to_end(&mut rest)).await;
         assert!(rest.len() < 64, "{rest:?}");
     }
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     next(&mut updates).await;
     drop(silent);
 }
@@ -123,7 +123,7 @@ async fn garbage_and_silence_on_the_port_disturb_nobody() {
 async fn a_directory_without_events_is_looked_at_now_and_then() {
     let folder = folder(&[("cart.yaml", SERVICE)]);
     let control = start_with(folder, |config| config.rescan = Duration::from_millis(50)).await;
-    let mut updates = control.endpoints().await.watch(backend()).await.expect("a watch").into_inner();
+    let mut updates = control.endpoints().await.watch(asked()).await.expect("a watch").into_inner();
     next(&mut updates).await;
     // The root is replaced: events on the old one tell nothing any more.
     fs::rename(control.path("manifests"), control.path("away")).expect("a move");

@@ -125,11 +125,11 @@ impl Question for Backend {
     async fn ask(
         &self,
         connection: Connection,
-        _workload: &WorkloadName,
+        workload: &WorkloadName,
     ) -> Result<Streaming<Self::Update>, Status> {
         let mut client = EndpointsClient::with_origin(connection, Connection::origin())
             .max_decoding_message_size(MESSAGE_BYTES);
-        Ok(client.watch(v1::Backend::from(&self.0)).await?.into_inner())
+        Ok(client.watch(v1::EndpointsTarget::new(&self.0, workload)).await?.into_inner())
     }
 
     fn read(&self, update: &Self::Update) -> Word<Vec<Endpoint>> {

@@ -99,7 +99,7 @@ async fn each_question_is_put_once_and_its_answers_are_told() {
     assert_eq!(outbound.version(), 1);
 
     let call = next(&mut calls.endpoints).await;
-    assert_eq!(call.question, v1::Backend::from(&cart()));
+    assert_eq!(call.question, v1::EndpointsTarget::new(&cart(), &WorkloadName::new("shop", "order-1")));
     let all = vec![endpoint(1), endpoint(2)];
     call.say(set(1, &all)).await;
     assert_eq!(*endpoints.first(SOON).await.expect("an answer"), all);

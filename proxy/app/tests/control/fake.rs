@@ -70,7 +70,7 @@ impl<Q, A> Single<Q, A> {
 /// The calls that reach control, each kind in order of arrival.
 pub struct Calls {
     pub outbound: mpsc::UnboundedReceiver<Call<v1::OutboundTarget, v1::OutboundUpdate>>,
-    pub endpoints: mpsc::UnboundedReceiver<Call<v1::Backend, v1::EndpointsUpdate>>,
+    pub endpoints: mpsc::UnboundedReceiver<Call<v1::EndpointsTarget, v1::EndpointsUpdate>>,
     pub inbound: mpsc::UnboundedReceiver<Call<v1::InboundPort, v1::InboundUpdate>>,
     pub trust: mpsc::UnboundedReceiver<Call<v1::TrustRequest, v1::TrustUpdate>>,
     pub certify: mpsc::UnboundedReceiver<Single<v1::CertifyRequest, v1::CertifyResponse>>,
@@ -207,7 +207,7 @@ impl Fake {
 /// Where calls arrive.
 struct Doors {
     outbound: mpsc::UnboundedSender<Call<v1::OutboundTarget, v1::OutboundUpdate>>,
-    endpoints: mpsc::UnboundedSender<Call<v1::Backend, v1::EndpointsUpdate>>,
+    endpoints: mpsc::UnboundedSender<Call<v1::EndpointsTarget, v1::EndpointsUpdate>>,
     inbound: mpsc::UnboundedSender<Call<v1::InboundPort, v1::InboundUpdate>>,
     trust: mpsc::UnboundedSender<Call<v1::TrustRequest, v1::TrustUpdate>>,
     certify: mpsc::UnboundedSender<Single<v1::CertifyRequest, v1::CertifyResponse>>,
@@ -252,7 +252,10 @@ impl Outbound for Doors {
 impl Endpoints for Doors {
     type WatchStream = Answers<v1::EndpointsUpdate>;
 
-    async fn watch(&self, request: Request<v1::Backend>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<v1::EndpointsTarget>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         open(&self.endpoints, request)
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
 
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
-type EndpointsCall = Call<v1::Backend, v1::EndpointsUpdate>;
+type EndpointsCall = Call<v1::EndpointsTarget, v1::EndpointsUpdate>;
 
 /// The endpoints of one run of control, as its streams tell them.
 struct Run {

@@ -8,6 +8,7 @@ mod certificate;
 mod check;
 mod cluster;
 mod demo;
+mod inject;
 mod install;
 mod manifests;
 mod output;
@@ -54,6 +55,14 @@ enum Command {
     /// Each check says what it expects; where that is not so, what it found, why it matters and how to mend it. Exit
     /// codes: 0 nothing is wrong (there may be warnings), 1 something is or could not be looked at, 2 wrong usage.
     Check(check::Options),
+    /// Put the proxy into manifests, and print them
+    ///
+    /// For clusters in which no webhook may do it, and to see what it would do: weft inject -f web.yaml | kubectl apply -f -.
+    /// Pods and pod templates of Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs
+    /// and Lists are patched, whatever their namespace is labelled, unless they opt out; their comments and the order of
+    /// their fields are lost. All other documents stay to the byte. What was done with each is said on standard error.
+    /// Exit codes: 0 all written, 1 something cannot be read (nothing is written), 2 wrong usage.
+    Inject(inject::Options),
     /// Print the completion of commands for a shell
     ///
     /// For example: source <(weft completion bash)
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         Command::Upgrade(options) => block_on(install::run(&options, Mode::Upgrade)),
         Command::Uninstall(options) => block_on(uninstall::run(&options)),
         Command::Check(options) => block_on(check::run(&options)),
+        Command::Inject(options) => inject::run(&options),
         Command::Completion { shell } => {
             let name = command.get_name().to_owned();
             clap_complete::generate(shell, &mut command, name, &mut stdout());

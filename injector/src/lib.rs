@@ -4,10 +4,10 @@
 //! config + settings (annotations) ─> decide ─> patch     pure: a pod's JSON in, a JSON Patch and its reasons out
 //!                      sidecar, probes, overlay
 //! manifest             the same for files of manifests, for `weft inject`; pure
+//! webhook              the API server's questions, and the certificate by which it knows us
 //! ```
 //!
-//! Not here: who asks for a pod to be injected (the API server by the webhook, people by `weft inject`), and what the
-//! proxy and weft-init do in it.
+//! Not here: `weft inject`, which is a thin cover of `manifest`, and what the proxy and weft-init do in a pod.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -20,6 +20,7 @@ mod probes;
 pub mod settings;
 pub mod sidecar;
 pub mod values;
+pub mod webhook;
 
 pub use config::Config;
 pub use decide::{
@@ -34,4 +35,15 @@ pub struct Problem {
     pub what: String,
     pub value: String,
     pub expected: String,
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

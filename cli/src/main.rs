@@ -9,10 +9,13 @@ mod check;
 mod cluster;
 mod demo;
 mod inject;
+mod identity;
 mod install;
 mod manifests;
 mod output;
+mod proxy_config;
 mod readiness;
+mod target;
 mod uninstall;
 
 use std::env;
@@ -63,6 +66,16 @@ enum Command {
     /// their fields are lost. All other documents stay to the byte. What was done with each is said on standard error.
     /// Exit codes: 0 all written, 1 something cannot be read (nothing is written), 2 wrong usage.
     Inject(inject::Options),
+    /// Show the certificate that a pod's proxy holds, and the roots that it believes
+    ///
+    /// The proxy itself is asked, through the API server. Exit codes: 0 its certificate is valid, 1 it is not or was not
+    /// learned, 2 wrong usage.
+    Identity(identity::Options),
+    /// Show what a pod's proxy has learned from control
+    ///
+    /// Destinations, endpoints and ports, each with its version and the time since control has confirmed it. The proxy
+    /// itself is asked, through the API server.
+    ProxyConfig(proxy_config::Options),
     /// Print the completion of commands for a shell
     ///
     /// For example: source <(weft completion bash)
@@ -91,6 +104,8 @@ fn main() -> ExitCode {
         Command::Uninstall(options) => block_on(uninstall::run(&options)),
         Command::Check(options) => block_on(check::run(&options)),
         Command::Inject(options) => inject::run(&options),
+        Command::Identity(options) => block_on(identity::run(&options)),
+        Command::ProxyConfig(options) => block_on(proxy_config::run(&options)),
         Command::Completion { shell } => {
             let name = command.get_name().to_owned();
             clap_complete::generate(shell, &mut command, name, &mut stdout());
@@ -152,7 +167,7 @@ mod tests {
             let (mut text, mut command) = (Vec::new(), command(None));
             clap_complete::generate(shell, &mut command, "weft", &mut text);
             let text = String::from_utf8(text).unwrap();
-            assert!(text.contains("uninstall") && text.contains("--image-prefix"), "{shell}");
+            assert!(text.contains("uninstall") && text.contains("image-prefix"), "{shell}");
         }
     }
 }

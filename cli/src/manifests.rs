@@ -136,9 +136,9 @@ impl Variant {
     /// The chart's manifests, as its real renderer writes them.
     pub fn rendering(self) -> &'static str {
         match self {
-            Self::Default => include_str!("../tests/data/rendered/default.yaml"),
-            Self::Ha => include_str!("../tests/data/rendered/ha.yaml"),
-            Self::Cni => include_str!("../tests/data/rendered/cni.yaml"),
+            Self::Default => include_str!("../../charts/rendered/default.yaml"),
+            Self::Ha => include_str!("../../charts/rendered/ha.yaml"),
+            Self::Cni => include_str!("../../charts/rendered/cni.yaml"),
         }
     }
 }
@@ -168,9 +168,6 @@ pub fn objects(rendering: &str, fit: &Fit) -> anyhow::Result<Vec<Object>> {
         relabel(&mut document);
         objects.push(Object::parse(document)?);
     }
-    if !objects.iter().any(|object| object.resource.kind == "Namespace") {
-        objects.push(Object::parse(namespace(&fit.namespace))?);
-    }
     let order = |object: &Object| RESOURCES.iter().position(|resource| resource == object.resource);
     objects.sort_by_key(order);
     Ok(objects)
@@ -184,17 +181,6 @@ pub fn yaml(objects: &[Object]) -> anyhow::Result<String> {
         text += &serde_saphyr::to_string(&object.value).context("writing YAML")?;
     }
     Ok(text)
-}
-
-fn namespace(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": name,
-            "labels": { MANAGED_BY: MANAGER, PART_OF: "weft", "app.kubernetes.io/name": "weft" },
-        },
-    })
 }
 
 /// Each text in the object: the namespace where it stands as a whole DNS label, and our images.

@@ -160,12 +160,15 @@ fn one_mesh(facts: &Facts) -> Vec<Breach> {
         ours.flat_map(|namespace| {
             OTHERS.iter().filter_map(|(key, value, whose)| {
                 let metadata = &namespace.metadata;
-                let found = metadata.label(key).or_else(|| metadata.annotation(key))?;
-                (found == *value).then(|| {
+                let (held, verb) = match (metadata.label(key), metadata.annotation(key)) {
+                    (Some(held), _) => (held, "label"),
+                    (None, held) => (held?, "annotate"),
+                };
+                (held == *value).then(|| {
                     Breach::failed(
                         format!("namespace {}", metadata.name),
                         format!("{key}: {value} gives it to {whose} too"),
-                        format!("kubectl label namespace {} {key}- (or {INJECT}-)", metadata.name),
+                        format!("kubectl {verb} namespace {} {key}- (or label it {INJECT}-)", metadata.name),
                     )
                 })
             })

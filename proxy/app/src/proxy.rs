@@ -358,7 +358,10 @@ fn config(
         let credentials: Option<Arc<Credentials>> = identity.credentials();
         json!({
             "workload": settings.workload.to_string(),
-            "identity": credentials.map(|held| held.certificate().identity().to_string()),
+            "identity": credentials.as_ref().map(|held| held.certificate().identity().to_string()),
+            "certificate": credentials.map(|held| {
+                json!({ "chain": held.certificate().pem(), "roots": held.trust().pem() })
+            }),
             "control": {
                 "address": settings.control,
                 "connected": control.is_up(),

@@ -77,6 +77,11 @@ impl Certificate {
         &self.identity
     }
 
+    /// The chain, leaf first, as PEM.
+    pub fn pem(&self) -> String {
+        crate::pem::pem(&self.key.cert)
+    }
+
     pub fn not_before(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.validity.not_before)
     }

@@ -10,6 +10,7 @@ mod control;
 mod credentials;
 mod error;
 mod memory;
+mod pem;
 mod provider;
 mod trust;
 mod validity;

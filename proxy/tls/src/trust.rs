@@ -78,6 +78,11 @@ impl Trust {
         self.0.roots.iter()
     }
 
+    /// The roots as PEM, in no particular order.
+    pub fn pem(&self) -> String {
+        crate::pem::pem(self.roots())
+    }
+
     /// Who the chain's leaf is: checked up to a root, for its use, its time (give or take `CLOCK_SKEW`) and the form of
     /// its identity. That the peer holds the key is the handshake's matter.
     pub(crate) fn verify(

@@ -60,7 +60,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("socket2", &["init", "proxy-transport", "tests"]),
     ("tokio-rustls", &["proxy-http", "proxy-app", "control-serve", "injector"]),
     ("tonic", &["proxy-app", "control-serve"]),
-    ("x509-parser", &["proxy-tls", "control-serve", "injector"]),
+    ("x509-parser", &["proxy-tls", "control-serve", "cli", "injector"]),
 ];
 
 /// Crates that decide and never act, by folder. Their clippy.toml bans what of the standard library touches the world.

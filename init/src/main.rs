@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Error;
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use init::plan::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID, PlanError};
-use init::{Choice, Ipv6, Plan, PortRange, apply, print, remove, verify};
+use init::{Choice, Ipv6, Plan, PortRange, apply, parse_list, print, prove, remove, verify};
 use ipnet::IpNet;
 
 /// Redirects the TCP connections of this network namespace to the Weft proxy.
@@ -57,6 +58,9 @@ struct Arguments {
     /// Redirect IPv6: auto (when the namespace has it), on, off
     #[arg(long, env = "WEFT_INIT_IPV6", default_value = "auto")]
     ipv6: Ipv6,
+    /// How long `prove` tries: 60s, 500ms
+    #[arg(long, env = "WEFT_INIT_WAIT", default_value = "0s", value_parser = parse_duration)]
+    wait: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,9 +69,11 @@ enum Action {
     Apply,
     /// Prove that it works, by a connection where one can be made; before the proxy starts
     Verify,
+    /// Prove by a connection, without any capability, that another one has installed it: the CNI plugin
+    Prove,
 }
 
-/// Values between commas; none of an empty text, as a template writes it into the environment.
+/// Values between commas.
 #[derive(Debug, Clone)]
 struct List<T>(Vec<T>);
 
@@ -81,9 +87,7 @@ impl<T: FromStr<Err: Display>> FromStr for List<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<List<T>, String> {
-        let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
-        let parsed = values.map(|value| value.parse().map_err(|error| format!("`{value}`: {error}")));
-        parsed.collect::<Result<_, _>>().map(List)
+        parse_list(text).map(List)
     }
 }
 
@@ -110,9 +114,19 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
             say(&report.to_string());
             return Ok(ExitCode::from(u8::from(!report.holds())));
         }
+        (Action::Prove, false, false) => {
+            let proven = prove(&plan, arguments.wait)?;
+            if proven.holds() {
+                say(&proven.to_string());
+                return Ok(ExitCode::SUCCESS);
+            }
+            // On stderr, and the end of the log: what a kubelet shows as the reason.
+            proven.to_string().lines().for_each(|line| eprintln!("weft-init: {line}"));
+            return Ok(ExitCode::FAILURE);
+        }
         // Not said to clap, which takes a false value from the environment for a use of the flag.
         (_, true, _) | (_, _, true) => {
-            let said = "only one of verify, --remove and --print can be used";
+            let said = "only one of verify, prove, --remove and --print can be used";
             Arguments::command().error(ErrorKind::ArgumentConflict, said).exit();
         }
     }
@@ -146,6 +160,15 @@ fn say(lines: &str) {
 /// An error and its causes in one line.
 fn chain(error: &Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => number.parse().map(Duration::from_millis),
+        (None, Some(number)) => number.parse().map(Duration::from_secs),
+        (None, None) => return Err("expected a number with its unit, ms or s".to_owned()),
+    };
+    parsed.map_err(|_| "expected a number with its unit, ms or s".to_owned())
 }
 
 fn parse_mark(text: &str) -> Result<u32, String> {

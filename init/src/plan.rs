@@ -325,6 +325,12 @@ impl FromStr for PortRange {
     }
 }
 
+/// Values between commas, as options and annotations hold them; none of an empty text, as a template writes it.
+pub fn parse_list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, String> {
+    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+    values.map(|value| value.parse().map_err(|error| format!("`{value}`: {error}"))).collect()
+}
+
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last {

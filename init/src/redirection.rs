@@ -184,7 +184,7 @@ fn apply_iptables(plan: &Plan, kind: Kind, families: Families) -> Result<(), Err
     Ok(())
 }
 
-fn apply_native(plan: &Plan, families: Families) -> Result<(), Error> {
+pub(crate) fn apply_native(plan: &Plan, families: Families) -> Result<(), Error> {
     let wanted = FAMILIES.into_iter().filter(|family| families.contains(*family));
     let steps: Vec<_> = wanted.flat_map(|family| nftables::apply_steps(plan, family)).collect();
     Nftables::open()?.commit(&steps)

@@ -72,7 +72,7 @@ pub fn verify(plan: &Plan, choice: Choice) -> Result<Report, Error> {
             let faults = faults(&chain, choice, family)?;
             let proof = match chain.hook {
                 _ if !faults.is_empty() => Proof::Failed(faults),
-                Hook::Output => probe(plan, family, deadline),
+                Hook::Output => against_rules(probe(plan, family, deadline)),
                 Hook::Prerouting => {
                     Proof::ReadBack("a connection from outside cannot be made from within".to_owned())
                 }
@@ -81,6 +81,19 @@ pub fn verify(plan: &Plan, choice: Choice) -> Result<Report, Error> {
         }
     }
     Ok(Report { checks })
+}
+
+/// What a probe has found where the kernel holds the rules of the plan.
+fn against_rules(proof: Proof) -> Proof {
+    let explain = |reason| {
+        format!(
+            "the rules are there, but {reason}; does a rule of another program decide first, or a firewall drop it?"
+        )
+    };
+    match proof {
+        Proof::Failed(reasons) => Proof::Failed(reasons.into_iter().map(explain).collect()),
+        other => other,
+    }
 }
 
 /// What the kernel's rules are short of.
@@ -103,7 +116,7 @@ fn faults(chain: &Chain, choice: Choice, family: Family) -> Result<Vec<String>, 
 }
 
 /// Connects as the application would, and looks who gets the connection.
-fn probe(plan: &Plan, family: Family, deadline: Instant) -> Proof {
+pub(crate) fn probe(plan: &Plan, family: Family, deadline: Instant) -> Proof {
     let port = plan.outbound_port;
     let listener = match listen(family, port) {
         Ok(listener) => listener,
@@ -122,8 +135,7 @@ fn probe(plan: &Plan, family: Family, deadline: Instant) -> Proof {
             Err(Refusal::Unreachable(error)) => unreachable.push(format!("{target}: {error}")),
             Err(Refusal::NotRedirected(error)) => {
                 return Proof::Failed(vec![format!(
-                    "the rules are there, but a connection to {target} did not come to port {port}: {error}; \
-                     does a rule of another program decide first, or a firewall drop it?"
+                    "a connection to {target} did not come to port {port}: {error}"
                 )]);
             }
         }
@@ -235,7 +247,7 @@ fn remaining(deadline: Instant) -> Duration {
 
 /// Addresses that the plan redirects: those kept for documentation (RFC 5737, RFC 3849), which nobody has, and for a
 /// namespace without a default route a neighbour's; it hears nothing when the redirection works.
-fn targets(plan: &Plan, family: Family, networks: &[IpNet]) -> Vec<SocketAddr> {
+pub(crate) fn targets(plan: &Plan, family: Family, networks: &[IpNet]) -> Vec<SocketAddr> {
     let documentation: [IpAddr; 3] = match family {
         Family::V4 => [[192, 0, 2, 1], [198, 51, 100, 1], [203, 0, 113, 1]].map(IpAddr::from),
         Family::V6 => [1, 2, 3].map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last])),

@@ -13,6 +13,7 @@ use std::{
 const OURS: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("init", &[]),
+    ("init-cni", &["init"]),
     ("proxy-transport", &["policy"]),
     ("proxy-detect", &[]),
     ("proxy-h1", &[]),
@@ -46,16 +47,22 @@ const OURS: &[(&str, &[&str])] = &[
 
 /// Which of ours may name these crates of others. deny.toml holds the rest of the tree.
 const THEIRS: &[(&str, &[&str])] = &[
-    ("anyhow", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"]),
-    ("clap", &["init", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"]),
+    (
+        "anyhow",
+        &["init", "init-cni", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"],
+    ),
+    (
+        "clap",
+        &["init", "init-cni", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"],
+    ),
     ("h2", &["proxy-http", "proxy-app", "tests", "bench-load"]),
-    ("hyper", &["proxy-app", "control-serve", "examples-shop", "bench-load", "injector"]),
-    ("k8s-openapi", &["control-index", "control-serve", "cli", "injector"]),
-    ("kube", &["control-serve", "cli", "injector"]),
+    ("hyper", &["init-cni", "proxy-app", "control-serve", "examples-shop", "bench-load", "injector"]),
+    ("k8s-openapi", &["init-cni", "control-index", "control-serve", "cli", "injector"]),
+    ("kube", &["init-cni", "control-serve", "cli", "injector"]),
     ("libc", &["init", "proxy-transport"]),
     ("prost", &["proxy-wire", "proxy-app", "control-serve"]),
     ("rcgen", &["proxy-tls", "control-serve", "tests", "injector"]),
-    ("rustls", &["proxy-tls", "proxy-app", "control-serve", "injector"]),
+    ("rustls", &["init-cni", "proxy-tls", "proxy-app", "control-serve", "injector"]),
     ("rustls-webpki", &["proxy-tls", "control-serve"]),
     ("socket2", &["init", "proxy-transport", "tests"]),
     ("tokio-rustls", &["proxy-http", "proxy-app", "control-serve", "injector"]),

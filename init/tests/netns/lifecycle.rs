@@ -196,7 +196,7 @@ fn wrong_usage_has_a_code_of_its_own() {
         ("--backend ipfw", "expected auto, nft, legacy or native"),
         ("--remove --print", "only one of"),
         ("verify --remove", "only one of"),
-        ("install", "possible values: apply, verify"),
+        ("install", "possible values: apply, verify, prove"),
     ] {
         let said = pod.try_init(arguments);
         assert_eq!(said.code, Some(2), "{arguments}: {said:?}");

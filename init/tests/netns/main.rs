@@ -8,6 +8,7 @@
 mod golden;
 mod lifecycle;
 mod pod;
+mod proof;
 mod traffic;
 mod user_namespace;
 mod verification;

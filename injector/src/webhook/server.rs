@@ -211,7 +211,7 @@ async fn keep(mut keeper: Keeper, client: Client, namespace: &str, metrics: &Met
 /// One item for each change of an object.
 fn changes<K>(api: Api<PartialObjectMeta<K>>, name: &str) -> impl Stream<Item = ()> + use<K>
 where
-    K: kube::Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watcher(api, config).default_backoff().filter_map(|event| async move { event.ok().map(drop) })

@@ -4,6 +4,7 @@
 //! Parts share nothing but [`Status`]; each says there whether it works.
 
 mod admin;
+mod departure;
 mod install;
 mod metrics;
 mod node;
@@ -11,7 +12,10 @@ mod pods;
 mod processes;
 mod questions;
 
-pub use install::{Folders, InstallError, install, uninstall};
+#[cfg(test)]
+mod tests;
+
+pub use install::{Folders, InstallError, Known, install, uninstall};
 pub use pods::{Outcome, mend};
 pub use processes::{first_processes, pod_uid};
 
@@ -30,7 +34,10 @@ pub struct Settings {
     pub node: String,
     pub socket: PathBuf,
     pub admin: SocketAddr,
+    /// Whether the plugin is taken out whenever the agent is told to end.
     pub remove_on_exit: bool,
+    /// Namespace and name of the DaemonSet that the agent belongs to: once that is gone, the plugin is taken out at the end.
+    pub daemonset: Option<(String, String)>,
 }
 
 /// Whether each part works; the reason is for people.
@@ -45,8 +52,12 @@ pub struct Status {
 
 impl Status {
     fn new() -> Status {
-        let not_yet = |what: &str| Mutex::new(Err(format!("{what} has just begun")));
-        Status { installed: not_yet("installing"), watching: not_yet("watching"), metrics: Metrics::new() }
+        let not_yet = |what: &str| Mutex::new(Err(what.to_owned()));
+        Status {
+            installed: not_yet("the plugin is not in place yet"),
+            watching: not_yet("the pods of this node are not known yet"),
+            metrics: Metrics::new(),
+        }
     }
 
     /// All reasons why not.
@@ -69,6 +80,17 @@ impl Status {
             }
             *held = result;
         }
+    }
+}
+
+/// An answer of the API server, for people: without the structure that its Display shows.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("{}; does the ClusterRole weft-cni stand, and is it bound?", status.message)
+        }
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -98,11 +120,11 @@ async fn serve(settings: Settings) -> Result<()> {
             return Err(anyhow!("answering has ended"));
         }
         () = pods::keep(client.clone(), &settings.node, &status) => return Err(anyhow!("watching has ended")),
-        () = node::keep(client, &settings.node, &status) => return Err(anyhow!("the node's taint is not watched")),
+        () = node::keep(client.clone(), &settings.node, &status) => return Err(anyhow!("the node's taint is not watched")),
     }
     // Nobody is answered from now on: a plugin that asks shall be told so at once.
     let _ = std::fs::remove_file(&settings.socket);
-    if settings.remove_on_exit {
+    if settings.remove_on_exit || departure::is_for_good(client, settings.daemonset).await {
         uninstall(&settings.folders)?;
         tracing::info!("the plugin has been taken out of this node");
     }

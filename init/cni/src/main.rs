@@ -26,7 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Install the plugin on this node and keep it there; answer it, mend pods that slipped by, take off the node's taint
+    /// Install the plugin on this node and keep it there; answer it, mend pods that slipped by, and once ready take off the
+    /// node's taint weft.mesh/cni-not-ready, which its bootstrap may set so that no pod comes before
     Install(InstallArguments),
     /// Take the plugin out of the configuration and its program off this node, and end
     Uninstall(Folders),
@@ -61,10 +62,17 @@ struct InstallArguments {
     /// Take the plugin out again on SIGTERM: for the end of its use, not for updates
     #[arg(long, env = "WEFT_CNI_REMOVE_ON_EXIT", value_parser = FalseyValueParser::new())]
     remove_on_exit: bool,
+    /// The DaemonSet of this agent: when the agent ends and that is gone, the plugin is taken out, too
+    #[arg(long, env = "WEFT_CNI_DAEMONSET", value_name = "NAMESPACE/NAME", value_parser = daemonset)]
+    daemonset: Option<Owner>,
     /// What to log, on stderr: error, warn, info, debug, or filters as in init_cni=debug
     #[arg(long, env = "WEFT_CNI_LOG", default_value = "info")]
     log: String,
 }
+
+/// Namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner(String, String);
 
 fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_some() {
@@ -96,7 +104,8 @@ fn call() -> ExitCode {
 }
 
 fn install(arguments: InstallArguments) -> anyhow::Result<()> {
-    let filter = arguments.log.parse::<tracing_subscriber::EnvFilter>()?;
+    // The client's own watcher says what the agent says again, less well.
+    let filter = format!("kube_runtime=error,{}", arguments.log).parse::<tracing_subscriber::EnvFilter>()?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -108,6 +117,7 @@ fn install(arguments: InstallArguments) -> anyhow::Result<()> {
         socket: arguments.socket,
         admin: arguments.admin_listen,
         remove_on_exit: arguments.remove_on_exit,
+        daemonset: arguments.daemonset.map(|Owner(namespace, name)| (namespace, name)),
     })
 }
 
@@ -149,6 +159,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+fn daemonset(text: &str) -> Result<Owner, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(Owner(namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not of the form NAMESPACE/NAME")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +178,7 @@ mod tests {
         Arguments::command().debug_assert();
         assert_eq!(address("4295"), Ok("[::]:4295".parse().unwrap()));
         assert!(address("localhost").is_err());
+        assert_eq!(daemonset("a/b"), Ok(Owner("a".into(), "b".into())));
+        assert!(daemonset("a").is_err() && daemonset("/b").is_err());
     }
 }

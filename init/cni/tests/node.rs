@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use init_cni::agent::{Folders, Outcome, install, mend, uninstall};
+use init_cni::agent::{Folders, Known, Outcome, install, mend, uninstall};
 use init_cni::question::{Answer, Question};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -232,6 +233,7 @@ struct Node {
     _folder: tempfile::TempDir,
     folders: Folders,
     list: PathBuf,
+    known: RefCell<Known>,
 }
 
 impl Node {
@@ -241,12 +243,17 @@ impl Node {
         fs::create_dir(&bin).unwrap();
         fs::create_dir(&conf).unwrap();
         let list = conf.join("10-pods.conflist");
-        Node { _folder: folder, folders: Folders { bin, conf, conf_file: None }, list }
+        Node {
+            _folder: folder,
+            folders: Folders { bin, conf, conf_file: None },
+            list,
+            known: RefCell::default(),
+        }
     }
 
     fn install(&self) -> Result<(bool, bool), String> {
-        let written =
-            install(&self.folders, Path::new("/run/weft/cni.sock")).map_err(|error| error.to_string())?;
+        let written = install(&self.folders, Path::new("/run/weft/cni.sock"), &mut self.known.borrow_mut())
+            .map_err(|error| error.to_string())?;
         Ok((written.program, written.configuration))
     }
 
@@ -275,7 +282,9 @@ fn the_plugin_is_put_in_place_and_taken_out_again() {
     assert_eq!(node.install(), Ok((false, true)));
     fs::write(&program, "").unwrap();
     assert_eq!(node.install(), Ok((true, false)));
-    let names = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).count();
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(node.install(), Ok((true, false)));
+    let names = |folder: &Path| fs::read_dir(folder).unwrap().count();
     assert_eq!((names(&node.folders.conf), names(&node.folders.bin)), (3, 1), "nothing is left behind");
 
     for _ in 0..2 {
@@ -298,10 +307,10 @@ fn a_node_without_a_network_of_its_own_is_told_apart() {
     let said = node.install().unwrap_err();
     assert!(said.contains("05-single.conf is the configuration of a single plugin"), "{said}");
     let named = Folders { conf_file: Some("10-pods.conflist".to_owned()), ..node.folders.clone() };
-    install(&named, Path::new("/s")).unwrap();
+    install(&named, Path::new("/s"), &mut Known::default()).unwrap();
     assert!(node.text().contains("weft-cni"));
     fs::write(&node.list, "{").unwrap();
-    let said = install(&named, Path::new("/s")).unwrap_err().to_string();
+    let said = install(&named, Path::new("/s"), &mut Known::default()).unwrap_err().to_string();
     assert!(said.contains("10-pods.conflist cannot be joined: it is no configuration list"), "{said}");
     assert_eq!(node.text(), "{");
 }

@@ -62,7 +62,8 @@ fn it_waits_until_somebody_mends_the_pod() {
 fn one_family_without_a_route_is_enough_and_none_is_not() {
     let pod = Pod::new();
     pod.init("--backend native");
-    pod.done("ip", &["-6", "addr", "flush", "dev", "eth0"]);
+    pod.done("ip", &["-6", "addr", "flush", "dev", "eth0", "scope", "global"]);
+    pod.done("ip", &["-6", "route", "flush", "default"]);
     let said = prove(&pod, &[]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.contains("IPv6 outbound: not tried: no address outside has a route"), "{said:?}");

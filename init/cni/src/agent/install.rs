@@ -55,12 +55,17 @@ pub struct Written {
     pub configuration: bool,
 }
 
+/// The program as it was found to be right: not read again while it is the same file, unchanged.
+#[derive(Debug, Default)]
+pub struct Known(Option<[i64; 4]>);
+
 /// Keeps the plugin in place; ends only when it is dropped.
 pub(super) async fn keep(settings: &Settings, status: &Status) {
     let (events, mut heard) = mpsc::channel(1);
     let _watcher = watch(&settings.folders, events.clone());
+    let mut known = Known::default();
     loop {
-        match install(&settings.folders, &settings.socket) {
+        match install(&settings.folders, &settings.socket, &mut known) {
             Ok(written) => {
                 if written.program {
                     tracing::info!("{} has been written", settings.folders.bin.join(TYPE).display());
@@ -104,8 +109,8 @@ fn watch(folders: &Folders, events: mpsc::Sender<()>) -> Option<RecommendedWatch
 }
 
 /// Puts the program there, then names it in the configuration; what is right already is not touched.
-pub fn install(folders: &Folders, socket: &Path) -> Result<Written, InstallError> {
-    let program = install_program(folders)?;
+pub fn install(folders: &Folders, socket: &Path, known: &mut Known) -> Result<Written, InstallError> {
+    let program = install_program(folders, known)?;
     let path = configuration(folders)?;
     let text = read(&path)?;
     let plugin = json!({"type": TYPE, "capabilities": {ANNOTATIONS: true}, "socket": socket}).to_string();
@@ -139,15 +144,30 @@ pub fn uninstall(folders: &Folders) -> Result<(), InstallError> {
 }
 
 /// Copies the running program, unless the same is there.
-fn install_program(folders: &Folders) -> Result<bool, InstallError> {
+fn install_program(folders: &Folders, known: &mut Known) -> Result<bool, InstallError> {
     let own = Path::new("/proc/self/exe");
     let target = folders.bin.join(TYPE);
-    let bytes = fs::read(own).map_err(failed("cannot read", own))?;
-    if fs::read(&target).is_ok_and(|there| there == bytes) && is_executable(&target) {
+    if known.0.is_some() && known.0 == state(&target) {
         return Ok(false);
     }
-    write(&target, &bytes, Some(0o755))?;
-    Ok(true)
+    let bytes = fs::read(own).map_err(failed("cannot read", own))?;
+    let is_right = fs::read(&target).is_ok_and(|there| there == bytes) && is_executable(&target);
+    if !is_right {
+        write(&target, &bytes, Some(0o755))?;
+    }
+    known.0 = state(&target);
+    Ok(!is_right)
+}
+
+/// What changes whenever a file does: which it is, its length, and when it or its mode was changed last.
+fn state(path: &Path) -> Option<[i64; 4]> {
+    let metadata = fs::metadata(path).ok()?;
+    Some([
+        metadata.ino().cast_signed(),
+        metadata.len().cast_signed(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ])
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -245,6 +265,7 @@ mod tests {
             socket: "/run/weft/cni.sock".into(),
             admin: ([127, 0, 0, 1], 0).into(),
             remove_on_exit: false,
+            daemonset: None,
         };
         let is_there = || fs::read_to_string(&list).is_ok_and(|text| conflist::is_touched(&text));
         let status = Status::new();

@@ -1,7 +1,7 @@
 //! The node's taint: while the agent is not ready, pods should not come here, and whoever bootstraps the node has tainted it. Once
 //! ready, the taint is taken off.
 
-use super::Status;
+use super::{Status, said};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -29,7 +29,10 @@ pub(super) async fn keep(client: Client, node: &str, status: &Status) {
                     LATER
                 }
                 Err(error) => {
-                    tracing::warn!("the taint {TAINT} of node {node} could not be taken off: {error}");
+                    tracing::warn!(
+                        "the taint {TAINT} of node {node} could not be taken off: {}",
+                        said(&error)
+                    );
                     SOON
                 }
             },
@@ -39,7 +42,7 @@ pub(super) async fn keep(client: Client, node: &str, status: &Status) {
 }
 
 /// Gives how many there were.
-async fn untaint(nodes: &Api<Node>, name: &str) -> kube::Result<usize> {
+pub(super) async fn untaint(nodes: &Api<Node>, name: &str) -> kube::Result<usize> {
     let node = nodes.get(name).await?;
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     let (ours, others): (Vec<_>, Vec<_>) = taints.into_iter().partition(|taint| taint.key == TAINT);

@@ -1,8 +1,8 @@
 //! The injected pods of this node, looked at now and then: one that runs without its redirection, as the plugin was not there when
 //! its network was made, is given it in place.
 
-use super::Status;
 use super::processes::{first_processes, network_namespace};
+use super::{Status, said};
 use crate::annotation::{self, INJECTED, REDIRECT};
 use crate::namespace::within;
 use futures_util::StreamExt;
@@ -61,10 +61,10 @@ pub(super) async fn keep(client: Client, node: &str, status: &Status) {
                     }
                 }
                 Some(Err(error)) if !pods.known => {
-                    Status::set(&status.watching, Err(format!("the pods of node {node} are not known: {error}")));
+                    Status::set(&status.watching, Err(format!("the pods of node {node} are not known: {}", why(&error))));
                 }
                 // What is known stays known, and is mended.
-                Some(Err(error)) => tracing::warn!("the pods of node {node} are watched again: {error}"),
+                Some(Err(error)) => tracing::warn!("the pods of node {node} are watched again: {}", why(&error)),
                 None => return,
             },
             () = sleep_until(next) => {
@@ -72,6 +72,14 @@ pub(super) async fn keep(client: Client, node: &str, status: &Status) {
                 next = Instant::now() + LOOK;
             }
         }
+    }
+}
+
+fn why(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchFailed(error) | WatchStartFailed(error) => said(error),
+        other => other.to_string(),
     }
 }
 
@@ -228,7 +236,7 @@ async fn tell(pod: &Meta, outcome: &Outcome, recorder: &Recorder, status: &Statu
     };
     match timeout(EVENT_WAIT, recorder.publish(&event, &reference(pod))).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(pod = name, "no event could be made: {error}"),
+        Ok(Err(error)) => tracing::warn!(pod = name, "no event could be made: {}", said(&error)),
         Err(_) => tracing::warn!(pod = name, "no event could be made within {EVENT_WAIT:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! Answers the plugin, which may ask for a pod's annotations: from the API server itself, as the pod is younger than any cache.
 
-use super::Status;
+use super::{Status, said};
 use crate::annotation::REDIRECT;
 use crate::question::{Answer, MOST_BYTES, Question};
 use k8s_openapi::api::core::v1::Pod;
@@ -73,13 +73,13 @@ async fn answer(mut stream: UnixStream, client: Client) -> io::Result<()> {
     stream.write_all(&serde_json::to_vec(&answer)?).await
 }
 
-async fn look_up(question: &Question, client: Client) -> Answer {
+pub(super) async fn look_up(question: &Question, client: Client) -> Answer {
     let pods = Api::<Pod>::namespaced(client, &question.namespace);
     match pods.get_metadata_opt(&question.name).await {
         // A static pod, whose mirror is not there yet or is another object, is never injected.
         Ok(None) => Answer::Redirect(None),
         Ok(Some(pod)) if question.uid.is_some() && pod.uid() != question.uid => Answer::Redirect(None),
         Ok(Some(pod)) => Answer::Redirect(pod.annotations().get(REDIRECT).cloned()),
-        Err(error) => Answer::Unknown(format!("the agent was told by the API server: {error}")),
+        Err(error) => Answer::Unknown(format!("the agent was told by the API server: {}", said(&error))),
     }
 }

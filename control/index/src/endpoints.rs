@@ -6,7 +6,7 @@ use crate::{
     Index, Pod, Port, Service, State, TargetPort,
     slice::{Slice, SliceEndpoint},
 };
-use policy::{ServiceName, ServicePort, WorkloadName};
+use policy::{ServicePort, WorkloadName};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 /// One address that serves a Service's port, and the Pod there if it is known.
@@ -53,12 +53,13 @@ impl Index {
 
     /// The Services whose selector matches a Pod.
     pub(crate) fn selecting(&self, pod: &Pod) -> impl Iterator<Item = &Service> {
-        let first = ServiceName { namespace: Arc::clone(&pod.name.namespace), name: "".into() };
-        self.services
-            .range(first..)
-            .map(|(_, service)| service)
-            .take_while(|service| service.name.namespace == pod.name.namespace)
-            .filter(|service| service.selector.as_ref().is_some_and(|selector| pod.matches(selector)))
+        let labels = pod
+            .labels
+            .iter()
+            .map(|(name, value)| (Arc::clone(&pod.name.namespace), name.clone(), value.clone()));
+        let names = labels.flat_map(|label| self.services_selecting.get(&label).into_iter().flatten());
+        let services = names.filter_map(|name| self.services.get(name));
+        services.filter(|service| service.selector.as_ref().is_some_and(|selector| pod.matches(selector)))
     }
 
     /// The Pods that a Service selects, or that its EndpointSlices name by address.
@@ -71,8 +72,9 @@ impl Index {
                 .take_while(|pod| pod.name.namespace == service.name.namespace)
                 .filter(move |pod| pod.matches(selector))
         });
+        // First those that are found at once: who looks for any Pod need not go through all of the namespace.
         let listed = self.slices_of(service).flat_map(|slice| &slice.endpoints);
-        selected.chain(listed.filter_map(|endpoint| self.pod_at(endpoint.address)))
+        listed.filter_map(|endpoint| self.pod_at(endpoint.address)).chain(selected)
     }
 
     fn endpoints_of_slices(&self, service: &Service, port: &Port, zone: Option<&str>) -> Vec<Backing<'_>> {

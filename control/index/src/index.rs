@@ -31,10 +31,15 @@ pub struct Index {
     meshed: BTreeMap<Arc<str>, usize>,
     pods_at: HashMap<IpAddr, BTreeSet<WorkloadName>>,
     services_at: HashMap<IpAddr, BTreeSet<ServiceName>>,
+    /// Services by one of the labels that they select: the first one by name, with its namespace.
+    pub(crate) services_selecting: HashMap<Label, BTreeSet<ServiceName>>,
     pub(crate) slices_at: HashMap<IpAddr, BTreeSet<Key>>,
     pub(crate) slices_of: HashMap<ServiceName, BTreeSet<Key>>,
     problems: BTreeMap<Key, Vec<Problem>>,
 }
+
+/// A label of a Pod, with the Pod's namespace.
+pub(crate) type Label = (Arc<str>, String, String);
 
 /// Who stands at an address and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +304,9 @@ impl Index {
 
     fn insert_service(&mut self, service: Service) {
         service.addresses.iter().for_each(|ip| link(&mut self.services_at, *ip, service.name.clone()));
+        if let Some(label) = first_label(&service) {
+            link(&mut self.services_selecting, label, service.name.clone());
+        }
         self.services.insert(service.name.clone(), service);
     }
 
@@ -330,6 +338,9 @@ impl Index {
             Kind::Service => {
                 let Some(service) = self.services.remove(&service_of(key)) else { return };
                 service.addresses.iter().for_each(|ip| unlink(&mut self.services_at, ip, &service.name));
+                if let Some(label) = first_label(&service) {
+                    unlink(&mut self.services_selecting, &label, &service.name);
+                }
             }
             Kind::EndpointSlice => {
                 let Some(slice) = self.slices.remove(key) else { return };
@@ -366,6 +377,12 @@ impl Index {
             self.accounts.remove(account);
         }
     }
+}
+
+/// The label by which a Service is found from its Pods.
+fn first_label(service: &Service) -> Option<Label> {
+    let (name, value) = service.selector.as_ref()?.first_key_value()?;
+    Some((Arc::clone(&service.name.namespace), name.clone(), value.clone()))
 }
 
 fn touch_workload(pod: &Pod, touched: &mut Touched) {

@@ -106,7 +106,7 @@ impl Server {
             Objects::Directories(_) => None,
             Objects::Kubernetes { namespace, audience } => {
                 let cluster = Cluster::connect(namespace.clone(), audience.clone()).await?;
-                secret::open(&cluster, &config.state, &config.trust_domain, &front.readiness).await;
+                secret::open(&cluster, &config, &front.readiness).await;
                 Some(Arc::new(cluster))
             }
         };

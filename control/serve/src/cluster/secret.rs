@@ -6,7 +6,7 @@
 
 use super::{Backoff, Cluster, REQUEST_WAIT, explain};
 use crate::{
-    Control, file,
+    Config, Control, file,
     issuer::{self, AuthorityError, ISSUER, ISSUER_KEY, ROOTS},
     problems::{Problem, Source},
     readiness::Readiness,
@@ -18,7 +18,14 @@ use kube::{
     api::{PostParams, WatchParams},
 };
 use policy::TrustDomain;
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::Duration};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::time::{sleep, timeout};
 
 /// The Secret in control's namespace.
@@ -34,10 +41,12 @@ const RESCAN: Duration = Duration::from_secs(30);
 /// old issuer signs as well), or refused as a whole when it is read: a certificate that does not fit its key, an issuer
 /// that leads to none of the roots.
 const FILES: [(&str, &str, u32); 3] = [
-    (ROOTS, "ca.crt", file::PUBLIC),
+    (ROOTS, ROOTS_OF_TLS, file::PUBLIC),
     (ISSUER_KEY, "tls.key", file::SECRET),
     (ISSUER, "tls.crt", file::PUBLIC),
 ];
+
+const ROOTS_OF_TLS: &str = "ca.crt";
 
 /// Why the Secret could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +65,48 @@ pub enum SecretError {
     Make(#[from] AuthorityError),
 }
 
-/// Reads the Secret into the state folder, or makes it. Returns once that is done.
-pub async fn open(cluster: &Cluster, state: &Path, trust_domain: &TrustDomain, readiness: &Readiness) {
+/// Reads the Secret into the state folder, or makes it. Returns once that is done, and once every proxy can have heard
+/// of the roots in it: a run of control takes what it finds at its start for told, and signs with it at once.
+pub async fn open(cluster: &Cluster, config: &Config, readiness: &Readiness) {
     readiness.wait_for(WAITING);
     let mut backoff = Backoff::default();
-    while let Err(error) = look(cluster, state, trust_domain).await {
-        readiness.hindered(WAITING, crate::chain(&error));
-        sleep(backoff.next()).await;
+    loop {
+        let pause = match look(cluster, &config.state, &config.trust_domain).await {
+            Ok(secret) => match untold(&secret, SystemTime::now(), config.root_spread) {
+                None => break,
+                Some(rest) => {
+                    let seconds = rest.as_secs();
+                    let why =
+                        format!("its roots were changed a moment ago; proxies know them in {seconds} s");
+                    readiness.hindered(WAITING, why);
+                    rest
+                }
+            },
+            Err(error) => {
+                readiness.hindered(WAITING, crate::chain(&error));
+                backoff.next()
+            }
+        };
+        sleep(pause).await;
     }
     readiness.done(WAITING);
+}
+
+/// How long it takes until the other replicas have told the roots to proxies for long enough; `None`: that is so, or
+/// there is only one root, which is no successor's.
+fn untold(secret: &Secret, now: SystemTime, spread: Duration) -> Option<Duration> {
+    let roots = value(secret, ROOTS, ROOTS_OF_TLS)?;
+    let count = CertificateDer::pem_slice_iter(&roots.0).count();
+    let written = secret.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
+    let written = SystemTime::from(written.max()?.0);
+    let age = now.duration_since(written).unwrap_or_default();
+    spread.checked_sub(age).filter(|rest| count > 1 && !rest.is_zero())
+}
+
+/// What stands under a key of ours, or under that of a Secret of type kubernetes.io/tls.
+fn value<'a>(secret: &'a Secret, key: &str, other: &str) -> Option<&'a ByteString> {
+    let data = secret.data.as_ref()?;
+    data.get(key).or_else(|| data.get(other))
 }
 
 /// Reads the Secret again at each event of its watch, and now and then without one. Serves until it is dropped.
@@ -79,9 +121,9 @@ pub async fn keep(control: Arc<Control>, cluster: Arc<Cluster>) {
         });
         control.world().problems_of(Source::Secret, problem.into_iter().collect());
         match looked {
-            Ok(version) => {
+            Ok(secret) => {
                 backoff = Backoff::default();
-                changed(&cluster, &version).await;
+                changed(&cluster, secret.metadata.resource_version.as_deref().unwrap_or_default()).await;
             }
             Err(_) => sleep(backoff.next()).await,
         }
@@ -104,15 +146,15 @@ async fn changed(cluster: &Cluster, version: &str) {
     }
 }
 
-/// Takes what the Secret says; answers its version.
-async fn look(cluster: &Cluster, state: &Path, trust_domain: &TrustDomain) -> Result<String, SecretError> {
+/// Takes what the Secret says.
+async fn look(cluster: &Cluster, state: &Path, trust_domain: &TrustDomain) -> Result<Secret, SecretError> {
     let api = api(cluster);
     let secret = match request(api.get_opt(NAME)).await? {
         Some(secret) => secret,
         None => make(cluster, state, trust_domain).await?,
     };
     mirror(&secret, state)?;
-    Ok(secret.metadata.resource_version.unwrap_or_default())
+    Ok(secret)
 }
 
 /// Makes the Secret, of what is in the state folder if anything is; if another replica was faster, its own is read.
@@ -151,11 +193,9 @@ async fn make(cluster: &Cluster, state: &Path, trust_domain: &TrustDomain) -> Re
 
 /// Writes the files that differ.
 fn mirror(secret: &Secret, state: &Path) -> Result<(), SecretError> {
-    let data = secret.data.as_ref();
-    let value = |key: &str| data?.get(key);
     let mut files = Vec::new();
     for (key, other, mode) in FILES {
-        let Some(value) = value(key).or_else(|| value(other)) else {
+        let Some(value) = value(secret, key, other) else {
             return Err(SecretError::Incomplete { key, other });
         };
         files.push((state.join(key), &value.0, mode));
@@ -175,3 +215,6 @@ async fn request<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
 fn api(cluster: &Cluster) -> Api<Secret> {
     Api::namespaced(cluster.client.clone(), &cluster.namespace)
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,9 +125,7 @@ impl Watched {
                     }
                 }
             }
-            if !changes.is_empty() {
-                take(self.batch(changes, None));
-            }
+            take(self.batch(changes, None));
             if let Some(fault) = ended {
                 return Err(fault);
             }

@@ -22,8 +22,15 @@ pub fn helm_installs_in_time(cluster: &Cluster) {
 
 fn helm_install(cluster: &Cluster, more: &[&str]) {
     let chart = cluster.root().join("charts/weft");
-    let args =
-        ["install", "weft", chart.to_str().expect("UTF-8"), "--namespace", SYSTEM, "--create-namespace"];
+    let args = [
+        "upgrade",
+        "--install",
+        "weft",
+        chart.to_str().expect("UTF-8"),
+        "--namespace",
+        SYSTEM,
+        "--create-namespace",
+    ];
     cluster.helm(&[&args, more].concat()).unwrap_or_else(|error| panic!("{error}"));
 }
 

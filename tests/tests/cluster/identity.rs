@@ -1,30 +1,80 @@
 //! Who gets a certificate, and what happens when the root changes.
 
-use std::{fs, process::Command, time::Duration};
-use tests::cluster::{
-    Cluster, SYSTEM,
-    load::Load,
-    namespace::{Namespace, name},
-    workloads,
+use serde_json::Value;
+use std::{fs, path::Path, process::Command, thread, time::Duration};
+use tests::{
+    cluster::{
+        Cluster, SYSTEM,
+        load::Load,
+        namespace::{Namespace, name},
+        workloads,
+    },
+    holds,
+    pod::ADMIN_PORT,
 };
 
 /// As long as a root is told before an issuer below it signs, and as long again for everyone's renewal.
 const ROTATED: Duration = Duration::from_secs(180);
 
+const NEXT_ROOT: &str = "weft-next-root";
+
+/// A token that a pod of the account `thief` shows, and what it is told.
+struct Stolen {
+    name: &'static str,
+    /// Whose token it is; one that nobody signed when there is none.
+    account: Option<&'static str>,
+    audience: &'static str,
+    /// Bound to the pod of its account.
+    bound: bool,
+    refusal: &'static str,
+}
+
+const AUDIENCE: &str = "identity.weft.mesh";
+const STOLEN: &[Stolen] = &[
+    Stolen {
+        name: "other-audience",
+        account: Some("thief"),
+        audience: "https://kubernetes.default.svc.cluster.local",
+        bound: false,
+        refusal: "not valid for the audience",
+    },
+    Stolen {
+        name: "unbound",
+        account: Some("victim"),
+        audience: AUDIENCE,
+        bound: false,
+        refusal: "not bound to a Pod",
+    },
+    Stolen {
+        name: "bound",
+        account: Some("victim"),
+        audience: AUDIENCE,
+        bound: true,
+        refusal: "must show its own token",
+    },
+    Stolen {
+        name: "forged",
+        account: None,
+        audience: AUDIENCE,
+        bound: false,
+        refusal: "not valid for the audience",
+    },
+];
+
 /// A proxy alone with a token that a Secret holds. It says on `/ready` what control has against it.
-fn proxy(name: &str, account: &str, workload: &str, secret: &str) -> String {
+fn proxy(name: &str, account: &str, secret: &str) -> String {
     format!(
         r#"
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, namespace: NAMESPACE}}
+metadata: {{name: {name}, namespace: NAMESPACE, labels: {{weft.mesh/inject: disabled}}}}
 spec:
   serviceAccountName: {account}
   containers:
   - name: app
     image: weft.mesh/proxy:0.1.0
     env:
-    - {{name: WEFT_PROXY_WORKLOAD, value: {workload}}}
+    - {{name: WEFT_PROXY_WORKLOAD, value: NAMESPACE/{name}}}
     - {{name: WEFT_PROXY_CONTROL, value: "weft-control.weft-system.svc.cluster.local:8486"}}
     - {{name: WEFT_PROXY_TRUST_ANCHORS, value: /roots/ca.pem}}
     - {{name: WEFT_PROXY_TOKEN_FILE, value: /token/token}}
@@ -37,7 +87,7 @@ spec:
 }
 
 pub fn tokens_that_are_not_ones_own(cluster: &Cluster) {
-    let namespace = Namespace::labelled(cluster, "tokens", "{weft.mesh/inject: enabled}");
+    let namespace = Namespace::meshed(cluster, "tokens");
     for account in ["victim", "thief"] {
         namespace.apply(&format!(
             "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: NAMESPACE}}}}"
@@ -48,55 +98,34 @@ pub fn tokens_that_are_not_ones_own(cluster: &Cluster) {
     namespace.apply(&manifest);
     namespace.ready(&["pod/bearer"]);
     let bound = ["--bound-object-kind=Pod", "--bound-object-name=bearer"];
-    // The Secret's name, whose account's token it holds, for what audience, bound to its pod or not.
-    let tokens: [(&str, &str, &str, &[&str]); 4] = [
-        ("other-audience", "thief", "https://kubernetes.default.svc.cluster.local", &[]),
-        ("stolen", "victim", "identity.weft.mesh", &[]),
-        ("stolen-bound", "victim", "identity.weft.mesh", &bound),
-        ("forged", "", "", &[]),
-    ];
-    for (secret, account, audience, bound) in tokens {
-        let token = if account.is_empty() {
-            "eyJhbGciOiJub25lIn0.e30.".to_owned()
-        } else {
-            namespace.kubectl(&[&["create", "token", account, "--audience", audience], bound].concat())
+    for stolen in STOLEN {
+        let token = match stolen.account {
+            None => "eyJhbGciOiJub25lIn0.e30.".to_owned(),
+            Some(account) => {
+                let bound: &[&str] = if stolen.bound { &bound } else { &[] };
+                namespace
+                    .kubectl(&[&["create", "token", account, "--audience", stolen.audience], bound].concat())
+            }
         };
-        namespace.kubectl(&[
-            "create",
-            "secret",
-            "generic",
-            secret,
-            &format!("--from-literal=token={}", token.trim()),
-        ]);
-        let workload =
-            if secret == "stolen-bound" { "tokens/bearer".to_owned() } else { format!("tokens/{secret}") };
-        let pod = proxy(secret, "thief", &workload, secret);
-        namespace.apply(
-            &pod.replace(
-                "namespace: NAMESPACE}",
-                "namespace: NAMESPACE, labels: {weft.mesh/inject: disabled}}",
-            ),
-        );
+        let literal = format!("--from-literal=token={}", token.trim());
+        namespace.kubectl(&["create", "secret", "generic", stolen.name, &literal]);
+        namespace.apply(&proxy(stolen.name, "thief", stolen.name));
     }
-    for (secret, ..) in tokens {
-        let refused = namespace.eventually(Duration::from_secs(60), || {
-            let log = namespace.try_kubectl(&["logs", secret])?;
-            let line = log.lines().find(|line| {
-                line.contains("certificate") || line.contains("token") || line.contains("identity")
-            });
-            line.map(str::to_owned).ok_or(format!("no word on its identity in {log:?}"))
+    for stolen in STOLEN {
+        namespace.eventually(Duration::from_secs(60), || {
+            let log = namespace.try_kubectl(&["logs", stolen.name])?;
+            holds(log.contains(stolen.refusal), format!("{}: no {:?} in {log}", stolen.name, stolen.refusal))
         });
-        println!("identity: {secret}: {refused}");
     }
-    // None of them ever gets one, though they go on asking.
-    std::thread::sleep(Duration::from_secs(15));
-    for (secret, ..) in tokens {
-        let log = namespace.kubectl(&["logs", secret]);
-        assert!(!log.contains("ready: "), "{secret} has a certificate: {log}");
-        let why = cluster.fetch("tokens", secret, 4291, "/ready").expect_err("it is not ready");
-        println!("identity: {secret}: {why}");
+    // None of them ever gets one, though they go on asking. Who shows his own has one.
+    thread::sleep(Duration::from_secs(15));
+    for stolen in STOLEN {
+        let log = namespace.kubectl(&["logs", stolen.name]);
+        assert!(!log.contains("ready: "), "{} has a certificate: {log}", stolen.name);
+        let ready = cluster.fetch("tokens", stolen.name, ADMIN_PORT, "/ready");
+        assert!(ready.is_err(), "{} is ready: {ready:?}", stolen.name);
     }
-    namespace.kubectl(&["exec", "bearer", "-c", "app", "--", "/echo", "get", "http://localhost:4291/ready"]);
+    cluster.fetch("tokens", "bearer", ADMIN_PORT, "/ready").expect("a proxy with its own token is ready");
 }
 
 pub fn roots_change_under_load(cluster: &Cluster) {
@@ -104,7 +133,7 @@ pub fn roots_change_under_load(cluster: &Cluster) {
     namespace.apply(&workloads::server("server", 2));
     namespace.ready(&["deployment/server"]);
     let load = Load::start(&namespace, "load", 100, "http://server/");
-    let old = issuer(cluster, "ca\\.pem");
+    let old = issuer(cluster, "ca.pem");
     let folder = tempfile::tempdir().expect("a folder");
     let (key, certificate) = (folder.path().join("issuer.key"), folder.path().join("issuer.pem"));
     new_root(&key, &certificate);
@@ -132,20 +161,20 @@ pub fn roots_change_under_load(cluster: &Cluster) {
         let both = told.as_str().is_some_and(|told| told.contains(new.trim()) && told.contains(old.trim()));
         if both { Ok(()) } else { Err(format!("the namespace is told of {told}")) }
     });
-    let fingerprint = new.lines().nth(1).expect("base64").to_owned();
     namespace.eventually(ROTATED, || {
         namespace.kubectl(&["delete", "pod", "late", "--ignore-not-found", "--grace-period=1"]);
         namespace.apply(&workloads::client("late"));
         namespace.ready(&["pod/late"]);
         let (_, text) = cluster.weft(&["identity", "late", "-n", "roots", "-o", "json"]);
-        if text.contains("weft-next-root") {
-            Ok(())
-        } else {
-            Err(format!("not signed by the new root ({fingerprint}): {text}"))
-        }
+        let identity: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
+        let issuer = identity["chain"][0]["issuer"].as_str().unwrap_or_default();
+        holds(issuer.contains(NEXT_ROOT), format!("signed by {issuer:?}: {text}"))
     });
     namespace.get("late", "http://server/");
     namespace.assert_mtls("late", "outbound", "server");
+    // Those who hold a certificate of the old root meet ever more who hold one of the new.
+    namespace.kubectl(&["rollout", "restart", "deployment/server"]);
+    namespace.ready(&["deployment/server"]);
     let report = load.assert_faultless(1_000);
     for pod in namespace.pods("app in (server, load)") {
         let metrics = namespace.metrics(name(&pod));
@@ -167,13 +196,13 @@ pub fn roots_change_under_load(cluster: &Cluster) {
 
 /// One key of the issuer's Secret, as text.
 fn issuer(cluster: &Cluster, key: &str) -> String {
-    let template = format!("go-template={{{{index .data \"{}\" | base64decode}}}}", key.replace('\\', ""));
+    let template = format!("go-template={{{{index .data \"{}\" | base64decode}}}}", key);
     let text = cluster.kubectl(&["-n", SYSTEM, "get", "secret", "weft-identity-issuer", "-o", &template]);
     text.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A key and a root of its own.
-fn new_root(key: &std::path::Path, certificate: &std::path::Path) {
+fn new_root(key: &Path, certificate: &Path) {
     let made = Command::new("openssl")
         .args([
             "req",
@@ -186,7 +215,7 @@ fn new_root(key: &std::path::Path, certificate: &std::path::Path) {
             "-days",
             "3650",
         ])
-        .args(["-subj", "/CN=weft-next-root", "-addext", "subjectAltName=URI:spiffe://cluster.local"])
+        .args(["-subj", &format!("/CN={NEXT_ROOT}"), "-addext", "subjectAltName=URI:spiffe://cluster.local"])
         .args([
             "-addext",
             "basicConstraints=critical,CA:TRUE",

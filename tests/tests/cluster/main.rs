@@ -53,10 +53,13 @@ const HELM_INSTALL: Scenario = Scenario { name: "helm install", run: install::he
 const HELM_UNINSTALL: Scenario =
     Scenario { name: "helm uninstall", run: install::helm_leaves_nothing_behind };
 const WEFT_INSTALL: Scenario = Scenario { name: "weft install", run: install::weft_installs_the_same };
-const SHOP_AGAIN: Scenario = Scenario { name: "weft install: shop", run: shop::everything_is_meshed };
+const SHOP_AGAIN: Scenario = Scenario { name: "weft install: portal", run: shop::everything_is_meshed };
 const WEFT_UNINSTALL: Scenario =
     Scenario { name: "weft uninstall", run: install::weft_leaves_nothing_behind };
 const CNI: Scenario = Scenario { name: "cni", run: install::pods_without_capabilities };
+
+/// Other ways in and out, one after the other.
+const INSTALLATIONS: &[&[Scenario]] = &[&[HELM_UNINSTALL, WEFT_INSTALL, SHOP_AGAIN, WEFT_UNINSTALL], &[CNI]];
 
 fn main() -> ExitCode {
     // What cargo passes to every test program begins with a dash; the rest are words of scenarios' names.
@@ -67,10 +70,11 @@ fn main() -> ExitCode {
         run.side_by_side(WIDTH, SIDE_BY_SIDE);
         run.alone(ALONE);
     }
-    let others = [WEFT_INSTALL, SHOP_AGAIN, WEFT_UNINSTALL, CNI];
-    if [HELM_UNINSTALL].iter().chain(&others).any(|scenario| run.wants(scenario)) {
-        run.one(&HELM_UNINSTALL);
-        run.alone(&others);
+    for installation in INSTALLATIONS {
+        // Each step needs those before it.
+        if installation.iter().any(|scenario| run.wants(scenario)) {
+            installation.iter().all(|scenario| run.one(scenario));
+        }
     }
     if run.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -56,11 +56,15 @@ fn a_folder_is_one_stream_and_half_of_it_is_none() {
     let yaml = text(&output.stdout);
     assert!(yaml.starts_with("kind: Service\nmetadata: {name: web}   # kept\n---\nkind: Pod\n"), "{yaml}");
 
-    fs::write(folder.path().join("c.yaml"), POD.replace("web}", "web, labels: {weft.mesh/inject: maybe}}")).unwrap();
+    fs::write(folder.path().join("c.yaml"), POD.replace("web}", "web, labels: {weft.mesh/inject: maybe}}"))
+        .unwrap();
     let output = inject(&["-f", path], "");
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     let error = text(&output.stderr);
-    assert!(error.contains("c.yaml: line 1: pod/web: label weft.mesh/inject of the pod is \"maybe\""), "{error}");
+    assert!(
+        error.contains("c.yaml: line 1: pod/web: label weft.mesh/inject of the pod is \"maybe\""),
+        "{error}"
+    );
     let output = inject(&["-f", &format!("{path}/none.yaml")], "");
     assert_eq!(output.status.code(), Some(1));
 }

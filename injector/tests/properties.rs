@@ -15,7 +15,8 @@ fn pods() -> impl Strategy<Value = Value> {
         Just(json!({"weft.mesh/proxy-cpu-limit": "1000m", "weft.mesh/proxy-memory-limit": "1024Mi"})),
         Just(json!({"weft.mesh/not-injected": "an earlier reason", "weft.mesh/redirect": "{}"})),
     ]);
-    let lists = (option::of(vec(containers(), 0..3)), vec(containers(), 1..4), option::of(vec(volumes(), 0..3)));
+    let lists =
+        (option::of(vec(containers(), 0..3)), vec(containers(), 1..4), option::of(vec(volumes(), 0..3)));
     let rest = (option::of(0..100i64), any::<bool>(), any::<bool>());
     (annotations, lists, rest).prop_map(|(annotations, (before, beside, volumes), (grace, odd, labelled))| {
         let mut spec = json!({"containers": named(beside, "c"), "fieldOfTomorrow": {"x": [null, 1.5]}});
@@ -64,7 +65,10 @@ fn containers() -> impl Strategy<Value = Value> {
 }
 
 fn volumes() -> impl Strategy<Value = Value> {
-    prop_oneof![Just(json!({"emptyDir": {}})), Just(json!({"secret": {"secretName": "s", "defaultMode": 256}}))]
+    prop_oneof![
+        Just(json!({"emptyDir": {}})),
+        Just(json!({"secret": {"secretName": "s", "defaultMode": 256}}))
+    ]
 }
 
 fn named(items: Vec<Value>, prefix: &str) -> Value {
@@ -109,8 +113,10 @@ fn without_ours(pod: &Value) -> Value {
     }
     for map in ["labels", "annotations"] {
         let kept = pod["metadata"][map].as_object().cloned().unwrap_or_default();
-        let kept: Map<_, _> =
-            kept.into_iter().filter(|(key, _)| !key.starts_with("weft.mesh/") && !key.starts_with("kubectl")).collect();
+        let kept: Map<_, _> = kept
+            .into_iter()
+            .filter(|(key, _)| !key.starts_with("weft.mesh/") && !key.starts_with("kubectl"))
+            .collect();
         pod["metadata"][map] = kept.into();
     }
     pod

@@ -1,5 +1,7 @@
 //! `weft inject` as people run it. What it makes of pods is held by the injector's own pairs of files.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

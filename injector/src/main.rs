@@ -61,14 +61,13 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::start(settings, api, Arc::new(SystemTime::now)).await?;
     let [webhook, admin] = server.addresses()?;
     tracing::info!("listening on {webhook} (webhook) and {admin} (admin)");
-    server
-        .run(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        })
-        .await;
+    let end = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Box::pin(server.run(end)).await;
     Ok(())
 }
 

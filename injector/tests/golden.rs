@@ -3,6 +3,8 @@
 //! `data/pods/x.in.yaml` holds pods as the webhook gets them, after an optional `kind: Config` and `kind: Namespace`;
 //! `data/files/x.in.yaml` holds manifests as `weft inject` gets them.
 
+#![allow(clippy::unwrap_used)]
+
 use injector::{Config, Namespace, Verdict, decide, manifest, note, patch};
 use serde_json::{Value, json};
 use std::{fs, path::Path};

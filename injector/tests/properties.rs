@@ -1,6 +1,8 @@
 //! What holds for every pod, however odd: a second decision changes nothing, nothing of the pod's own is lost, and the
 //! application's containers are as restricted as they were.
 
+#![allow(clippy::unwrap_used)]
+
 use injector::{Config, INJECT, Namespace, Verdict, decide, patch, sidecar};
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Map, Value, json};

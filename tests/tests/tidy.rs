@@ -49,11 +49,31 @@ const OURS: &[(&str, &[&str])] = &[
 const THEIRS: &[(&str, &[&str])] = &[
     (
         "anyhow",
-        &["init", "init-cni", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"],
+        &[
+            "init",
+            "init-cni",
+            "proxy-app",
+            "control-serve",
+            "cli",
+            "examples-shop",
+            "bench-load",
+            "injector",
+            "bench-scale",
+        ],
     ),
     (
         "clap",
-        &["init", "init-cni", "proxy-app", "control-serve", "cli", "examples-shop", "bench-load", "injector"],
+        &[
+            "init",
+            "init-cni",
+            "proxy-app",
+            "control-serve",
+            "cli",
+            "examples-shop",
+            "bench-load",
+            "injector",
+            "bench-scale",
+        ],
     ),
     ("h2", &["proxy-http", "proxy-app", "tests", "bench-load"]),
     (

@@ -176,8 +176,14 @@ impl Cluster {
             let mut stream = forward.take_stream(port).expect("the port was asked for");
             let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: weft\r\n\r\n");
             stream.write_all(request.as_bytes()).await.map_err(|error| failed(&error))?;
+            let mut stream = stream.take(POD_PAGE_BYTES);
             let mut answer = Vec::new();
-            stream.take(POD_PAGE_BYTES).read_to_end(&mut answer).await.map_err(|error| failed(&error))?;
+            // Not to its end: a node tells that a connection has ended a second late.
+            while !is_whole(&answer) {
+                if stream.read_buf(&mut answer).await.map_err(|error| failed(&error))? == 0 {
+                    break;
+                }
+            }
             split(&String::from_utf8_lossy(&answer)).ok_or_else(|| failed(&"what it says is not HTTP"))
         };
         timeout(POD_WAIT, answer).await.unwrap_or_else(|_| Err(failed(&"no answer within 10 s")))
@@ -268,6 +274,15 @@ fn query_value(text: &str) -> String {
         .collect()
 }
 
+/// Whether an answer has all the content that its head announces.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= end + 4 + length)
+}
+
 fn split(answer: &str) -> Option<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
@@ -285,4 +300,40 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_its_content() {
+        for (answer, whole) in [
+            ("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", true),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nab", false),
+            ("HTTP/1.0 200 OK\r\n\r\nabc", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+        ] {
+            assert_eq!(is_whole(answer.as_bytes()), whole, "{answer:?}");
+        }
+        assert_eq!(split("HTTP/1.0 503 No\r\nx: y\r\n\r\nnot ready"), Some((503, "not ready".into())));
+        assert_eq!(split("SSH-2.0-x\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_value_of_a_query_is_encoded() {
+        assert_eq!(query_value("app in (a,b),!c"), "app%20in%20%28a%2Cb%29%2C%21c");
+    }
+
+    #[test]
+    fn a_conflict_names_owner_and_field() {
+        let status = serde_json::json!({
+            "code": 409, "message": "Apply failed", "details": { "causes": [
+                { "message": "conflict with \"kubectl-edit\" using apps/v1", "field": ".spec.replicas" },
+            ] },
+        });
+        let failure = Failure::of(&serde_json::from_value(status).unwrap());
+        assert_eq!(failure.to_string(), "conflict with \"kubectl-edit\" using apps/v1 at .spec.replicas");
+    }
 }

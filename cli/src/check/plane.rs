@@ -422,11 +422,9 @@ fn problems(facts: &Facts) -> Vec<Breach> {
             let told = |problem: &super::facts::Problem| {
                 let field =
                     if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
-                Breach::warning(
-                    problem.object.clone(),
-                    format!("{field}{}", problem.what),
-                    "change the object",
-                )
+                // What is of no object says itself what to do.
+                let mend = if problem.object.is_empty() { "" } else { "change the object" };
+                Breach::warning(problem.object.clone(), format!("{field}{}", problem.what), mend)
             };
             problems.iter().map(told).collect()
         });

@@ -11,8 +11,9 @@ pub fn text(findings: &[Finding], facts: &Facts) -> String {
     let mut text = String::new();
     for finding in findings {
         text += &format!("{} {}: {}\n", sign(finding.weight), finding.check, finding.what);
-        for breach in finding.breaches.iter().take(TOLD) {
-            text += &told(breach);
+        let told = &finding.breaches[..finding.breaches.len().min(TOLD)];
+        for same in told.chunk_by(|one, next| one.mend == next.mend) {
+            text += &tell(same);
         }
         if finding.breaches.len() > TOLD {
             text +=
@@ -25,11 +26,17 @@ pub fn text(findings: &[Finding], facts: &Facts) -> String {
     text + &summary(findings, facts)
 }
 
-fn told(breach: &Breach) -> String {
-    let at = if breach.at.is_empty() { String::new() } else { format!("{}: ", breach.at) };
-    let mend =
-        if breach.mend.is_empty() { String::new() } else { format!("           -> {}\n", breach.mend) };
-    format!("         {at}{}\n{mend}", breach.found)
+/// Breaches that are mended alike: what to do stands once, below them.
+fn tell(same: &[Breach]) -> String {
+    let mut text = String::new();
+    for Breach { at, found, .. } in same {
+        let colon = if at.is_empty() { "" } else { ": " };
+        text += &format!("         {at}{colon}{found}\n");
+    }
+    match same.first().map(|breach| breach.mend.as_str()).filter(|mend| !mend.is_empty()) {
+        Some(mend) => text + &format!("           -> {mend}\n"),
+        None => text,
+    }
 }
 
 fn sign(weight: Weight) -> &'static str {

@@ -119,6 +119,11 @@ impl Authority {
         let key = KeyPair::from_pem(&key).map_err(|error| malformed(ISSUER_KEY, error.to_string()))?;
         let first = issuers.first().ok_or_else(|| malformed(ISSUER, "it holds no certificate".into()))?;
         let not_after = not_after(first).map_err(|why| malformed(ISSUER, why))?;
+        // Two roots of ours bear the same name: what another key signs might be accepted under one of them.
+        if !certifies(first, &key).map_err(|why| malformed(ISSUER, why))? {
+            let why = format!("{ISSUER_KEY} is not the key of {ISSUER}");
+            return Err(AuthorityError::Unusable { folder: folder.into(), why });
+        }
         let issuer =
             Issuer::from_ca_cert_der(first, key).map_err(|error| malformed(ISSUER, error.to_string()))?;
         let above = issuers.into_iter().filter(|one| !roots.contains(one)).collect();
@@ -288,6 +293,12 @@ fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
     let seconds =
         u64::try_from(parsed.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
     Ok(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Whether it is the certificate of this key.
+fn certifies(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<bool, String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    Ok(*parsed.public_key().subject_public_key.data == *key.der_bytes())
 }
 
 /// 16 random bytes, positive (RFC 5280 §4.1.2.2).

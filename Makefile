@@ -1,5 +1,5 @@
 # What one does with this tree, one target each. `make demo` needs cargo and a Linux kernel, nothing else.
-.PHONY: demo test cluster cluster-down test-cluster images bench fmt lint
+.PHONY: demo test cluster cluster-down test-cluster images bench bench-scale fmt lint
 
 DEMO_BINARIES := weft weft-proxy weft-control weft-init weft-shop
 CLUSTER_BINARIES := weft weft-proxy weft-control weft-init weft-cni weft-injector weft-shop
@@ -38,6 +38,10 @@ images:
 bench:
 	@cargo build --release --bin weft-proxy --bin weft-control --bin weft-load
 	@bench/run $(ARGS)
+
+# Control before 2,000 Services and 10,000 Pods that are only described (bench/README.md)
+bench-scale:
+	@bench/scale/run
 
 fmt:
 	cargo fmt --all

@@ -82,7 +82,7 @@ impl Index {
         let mut ending = BTreeMap::new();
         for slice in self.slices_of(service) {
             for number in slice_numbers(slice, port) {
-                for endpoint in &slice.endpoints {
+                for endpoint in slice.endpoints.iter().filter(|one| !self.awaits_pod(one)) {
                     let address = SocketAddr::new(endpoint.address, number);
                     if endpoint.ready {
                         ready.insert(address, endpoint);
@@ -121,6 +121,22 @@ impl Index {
             let pod = self.pods.get(endpoint.pod.as_ref()?)?;
             (pod.host_network && pod.addresses.contains(&endpoint.address)).then_some(pod)
         })
+    }
+
+    /// It is said to be a Pod's that is not known, or that runs a proxy and is not known at this address. Who is there would be
+    /// taken for somebody outside of the mesh, and spoken to in plaintext: slices and Pods are watched apart, and the Pod
+    /// comes in a moment.
+    fn awaits_pod(&self, endpoint: &SliceEndpoint) -> bool {
+        let Some(name) = &endpoint.pod else { return false };
+        self.pod_behind(endpoint).is_none() && self.pods.get(name).is_none_or(|pod| pod.meshed)
+    }
+
+    /// The Pods that a Service's EndpointSlices name where they are not known to be.
+    pub fn awaited(&self, service: &Service) -> impl Iterator<Item = &WorkloadName> {
+        let endpoints = self.slices_of(service).flat_map(|slice| &slice.endpoints);
+        endpoints
+            .filter(|one| (one.ready || one.ending) && self.awaits_pod(one))
+            .filter_map(|one| one.pod.as_ref())
     }
 
     fn slices_of(&self, service: &Service) -> impl Iterator<Item = &Slice> {

@@ -195,6 +195,25 @@ fn a_slice_names_no_pod_that_is_elsewhere() {
 }
 
 #[test]
+fn a_pod_with_a_proxy_is_no_endpoint_before_it_is_known_at_the_address() {
+    let meshed = |status: &str| pod("a", "{weft.mesh/injected: 'true'}", status);
+    for before in [None, Some("{}"), Some("{podIP: 10.1.0.7}")] {
+        let mut index = index(&[SERVICE, SLICE].join("\n---\n"));
+        if let Some(status) = before {
+            apply(&mut index, &meshed(status));
+        }
+        assert_eq!(
+            endpoints(&index, "cart.shop:80"),
+            ["10.1.0.2:8080 -"],
+            "{before:?}: those that end, without a Pod"
+        );
+        let touched = apply(&mut index, &meshed("{podIP: 10.1.0.1}"));
+        assert!(touched.services.contains(&ServiceName::new("shop", "cart")), "{before:?}");
+        assert_eq!(endpoints(&index, "cart.shop:80"), ["10.1.0.1:8080 shop/a"], "{before:?}");
+    }
+}
+
+#[test]
 fn pods_on_the_host_network_own_no_address() {
     let host = pod("a", "{app: cart, weft.mesh/injected: 'true'}", "{podIP: 10.1.0.1}")
         .replace("spec:\n", "spec:\n  hostNetwork: true\n");
@@ -309,15 +328,6 @@ fn print(touched: &Touched) -> String {
     let workloads = touched.workloads.iter().map(ToString::to_string);
     let accounts = touched.accounts.iter().map(ToString::to_string);
     addresses.chain(services).chain(workloads).chain(accounts).collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn endpoints_of_a_slice_learn_of_their_pod_when_it_comes() {
-    let mut index = index(&[SERVICE, SLICE].join("\n---\n"));
-    assert_eq!(endpoints(&index, "cart.shop:80"), ["10.1.0.1:8080 -"]);
-    let touched = apply(&mut index, &pod("a", "{}", "{podIP: 10.1.0.1}"));
-    assert!(touched.services.contains(&ServiceName::new("shop", "cart")));
-    assert_eq!(endpoints(&index, "cart.shop:80"), ["10.1.0.1:8080 shop/a"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub fn problems(index: &Index, key: &Key) -> Vec<Problem> {
     if key.kind == Kind::Service {
         let name = ServiceName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
         if let Some(service) = index.service(&name) {
-            let found = addresses(index, service).chain(ports(index, service));
+            let found = addresses(index, service).chain(ports(index, service)).chain(awaited(index, service));
             problems.extend(found.map(|(field, what)| Problem { object: key.clone(), field, what }));
         }
     }
@@ -23,6 +23,18 @@ fn addresses(index: &Index, service: &Service) -> impl Iterator<Item = (String, 
         let holder = index.services_at(*ip).next().filter(|holder| holder.name != service.name)?;
         Some(("spec.clusterIP".into(), format!("{ip} is {}'s; that Service keeps it", holder.name)))
     })
+}
+
+/// One line, however many they are.
+fn awaited(index: &Index, service: &Service) -> Option<(String, String)> {
+    let mut pods = index.awaited(service);
+    let first = pods.next()?;
+    let more = pods.count();
+    let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let what = format!(
+        "an EndpointSlice names Pod {first}{others}, not known at that address; it gets no traffic until it is"
+    );
+    Some(("endpoints".into(), what))
 }
 
 fn ports(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {

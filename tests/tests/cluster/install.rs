@@ -60,6 +60,11 @@ pub fn weft_leaves_nothing_behind(cluster: &Cluster) {
     let (code, text) = cluster.weft(&["uninstall", "--purge", "--force"]);
     assert_eq!(code, 0, "weft uninstall: {text}");
     gone(cluster);
+    if cluster.json(&["namespace", SYSTEM])["status"]["phase"] == "Terminating" {
+        let namespace = format!("namespace/{SYSTEM}");
+        let gone = cluster.kubectl(&["wait", "--for=delete", &namespace, "--timeout=60s"]);
+        gone.unwrap_or_else(|error| panic!("{error}\n{}", cluster.story(SYSTEM)));
+    }
     let left = cluster
         .kubectl(&["-n", SYSTEM, "get", "secrets,leases", "-o", "name", "--ignore-not-found"])
         .unwrap();

@@ -31,7 +31,7 @@ pub struct Options {
     /// Redirect by a CNI plugin: pods need no NET_ADMIN. An agent runs on each node
     #[arg(long)]
     cni: bool,
-    /// Where the images come from: <PREFIX>/proxy:<TAG>
+    /// Where the images come from: PREFIX/proxy:TAG
     #[arg(long, value_name = "PREFIX", default_value = manifests::IMAGE_PREFIX)]
     image_prefix: String,
     /// The images' tag

@@ -99,9 +99,11 @@ impl Ledger {
     /// What the watches are about that do not hold the truth of now.
     pub fn behind(&self) -> Vec<Subject> {
         let inner = self.lock();
+        // By what is said, not by when: what came back to what it was before it was told is no news.
         let differs = |stream: &&Stream| {
-            let last = inner.histories.get(&stream.subject).map(|history| history.len() - 1);
-            stream.at.is_none() || stream.at != last
+            let history = inner.histories.get(&stream.subject).map(Vec::as_slice).unwrap_or_default();
+            let held = stream.at.and_then(|at| history.get(at)).map(|truth| truth.checksum);
+            held.is_none() || held != history.last().map(|truth| truth.checksum)
         };
         inner.streams.iter().filter(differs).map(|stream| stream.subject).collect()
     }
@@ -183,6 +185,9 @@ mod tests {
         );
         assert_eq!(ledger.tallies(1), [Tally { answers: 3, bytes: 30, ..Tally::default() }]);
         assert_eq!(ledger.streams(at(2))[0].1, 3);
+        ledger.set(CART, 4, at(10));
+        ledger.set(CART, 1, at(11));
+        assert_eq!(ledger.behind().len(), 0, "it changed back before it was told");
     }
 
     #[test]

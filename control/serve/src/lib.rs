@@ -5,13 +5,13 @@
 //! the `cluster` vouches for. All of it runs on one thread; only directories are watched by another. Here is no policy:
 //! `control-translate` makes it.
 
-mod admin;
 mod answers;
 mod cluster;
 mod config;
 mod connection;
 mod discovery;
 mod file;
+mod front;
 #[rustfmt::skip]
 mod generated;
 mod identity;

@@ -2,9 +2,9 @@
 
 use crate::{
     Config, Objects,
-    admin::{self, Front},
     cluster::{Cluster, ClusterError, duties, secret},
     discovery::Discovery,
+    front::Front,
     generated::{
         endpoints_server::EndpointsServer, identity_server::IdentityServer, inbound_server::InboundServer,
         outbound_server::OutboundServer, report_server::ReportServer,
@@ -23,7 +23,7 @@ use crate::{
 use policy::SpiffeId;
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -95,13 +95,13 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let fault = |source| StartError::State { path: config.state.clone(), source };
         state::open(&config.state).map_err(fault)?;
-        let admin = listen(config.admin_listen).await?;
-        let admin_address = admin
+        let listener = listen(config.admin_listen).await?;
+        let admin_address = listener
             .local_addr()
             .map_err(|source| StartError::Listen { address: config.admin_listen, source })?;
         let front = Arc::new(Front::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(admin, Arc::clone(&front)));
+        tasks.spawn(admin::serve(listener, Arc::clone(&front)));
         let cluster = match &config.objects {
             Objects::Directories(_) => None,
             Objects::Kubernetes { namespace, audience } => {
@@ -313,15 +313,6 @@ fn routes(control: &Arc<Control>) -> tonic::transport::server::Router {
         .add_service(IdentityServer::new(identity).max_decoding_message_size(limits::REQUEST_BYTES))
 }
 
-/// Where IPv6 is off, "any address" means any of IPv4.
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let any = address.is_ipv6() && address.ip().is_unspecified();
-    match TcpListener::bind(address).await {
-        Err(_) if any => {
-            let fallback = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            TcpListener::bind(fallback).await
-        }
-        bound => bound,
-    }
-    .map_err(|source| StartError::Listen { address, source })
+    admin::listen(address).await.map_err(|source| StartError::Listen { address, source })
 }

@@ -3,7 +3,6 @@
 //!
 //! Parts share nothing but [`Status`]; each says there whether it works.
 
-mod admin;
 mod departure;
 mod install;
 mod metrics;
@@ -19,6 +18,7 @@ pub use install::{Folders, InstallError, Known, install, uninstall};
 pub use pods::{Outcome, mend};
 pub use processes::{first_processes, pod_uid};
 
+use admin::Told;
 use anyhow::{Context, Result, anyhow};
 use kube::Client;
 use metrics::Metrics;
@@ -50,6 +50,20 @@ pub struct Status {
     metrics: Metrics,
 }
 
+impl Told for Status {
+    fn unready(&self) -> Option<String> {
+        let of =
+            |part: &Mutex<Result<(), String>>| part.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why: Vec<_> =
+            [of(&self.installed), of(&self.watching)].into_iter().filter_map(Result::err).collect();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.encode(self.unready().is_none())
+    }
+}
+
 impl Status {
     fn new() -> Status {
         let not_yet = |what: &str| Mutex::new(Err(what.to_owned()));
@@ -61,14 +75,6 @@ impl Status {
     }
 
     /// All reasons why not.
-    fn ready(&self) -> Result<(), String> {
-        let of =
-            |part: &Mutex<Result<(), String>>| part.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let why: Vec<_> =
-            [of(&self.installed), of(&self.watching)].into_iter().filter_map(Result::err).collect();
-        if why.is_empty() { Ok(()) } else { Err(why.join("; ")) }
-    }
-
     fn set(part: &Mutex<Result<(), String>>, result: Result<(), String>) {
         let mut held = part.lock().unwrap_or_else(PoisonError::into_inner);
         if *held != result {
@@ -106,6 +112,7 @@ async fn serve(settings: Settings) -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let status = Arc::new(Status::new());
     let admin = admin::listen(settings.admin)
+        .await
         .with_context(|| format!("--admin-listen {}: cannot listen", settings.admin))?;
     let listener = questions::listen(&settings.socket)
         .with_context(|| format!("--socket {}: cannot listen", settings.socket.display()))?;

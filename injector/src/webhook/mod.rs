@@ -5,7 +5,6 @@
 //! keeper ─> certificate    namespaces    settings file       admin: /live /ready /metrics
 //! ```
 
-mod admin;
 pub mod certificate;
 pub mod keeper;
 mod metrics;

@@ -1,7 +1,7 @@
 //! Puts the injector together, and ends it.
 
 use super::{
-    Metrics, admin,
+    Metrics,
     keeper::{CONFIGURATION, Clock, Keeper, SECRET, Slot},
     namespaces::Namespaces,
     serving::{self, Webhook},
@@ -147,7 +147,7 @@ impl Server {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+    admin::listen(address).await.map_err(|source| StartError::Listen { address, source })
 }
 
 fn read(path: &Path) -> Result<(String, Config), StartError> {

@@ -2,6 +2,7 @@
 
 use super::{Metrics, keeper::Slot, namespaces::Namespaces, review::Request as Review};
 use crate::{Config, Reason, Verdict};
+use admin::Told;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -51,20 +52,27 @@ pub struct Webhook {
     pub namespace: String,
 }
 
-impl Webhook {
-    /// Why the API server should not ask here; nothing when it may.
-    pub fn unready(&self) -> Option<&'static str> {
-        if self.is_closing.load(Ordering::Acquire) {
-            Some("shutting down")
+impl Told for Webhook {
+    /// Why the API server should not ask here.
+    fn unready(&self) -> Option<String> {
+        let why = if self.is_closing.load(Ordering::Acquire) {
+            "shutting down"
         } else if !self.slot.is_filled() {
-            Some("there is no certificate yet that the API server knows")
+            "there is no certificate yet that the API server knows"
         } else if !self.namespaces.is_synced() {
-            Some("the namespaces have not been read yet")
+            "the namespaces have not been read yet"
         } else {
-            None
-        }
+            return None;
+        };
+        Some(why.into())
     }
 
+    fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+}
+
+impl Webhook {
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }

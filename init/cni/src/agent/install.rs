@@ -237,6 +237,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use admin::Told;
     use tokio::time::{Instant, sleep};
 
     const LIST: &str = r#"{"name": "pods", "plugins": [{"type": "bridge"}]}"#;
@@ -271,7 +272,7 @@ mod tests {
         let status = Status::new();
         let story = async {
             eventually("the missing network is told", || {
-                status.ready().is_err_and(|why| why.contains("holds no configuration"))
+                status.unready().is_some_and(|why| why.contains("holds no configuration"))
             })
             .await;
             fs::write(&list, LIST).unwrap();

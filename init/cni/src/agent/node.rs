@@ -2,6 +2,7 @@
 //! ready, the taint is taken off.
 
 use super::{Status, said};
+use admin::Told;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -20,9 +21,9 @@ const LATER: Duration = Duration::from_secs(60);
 pub(super) async fn keep(client: Client, node: &str, status: &Status) {
     let nodes = Api::<Node>::all(client);
     loop {
-        let pause = match status.ready() {
-            Err(_) => SOON,
-            Ok(()) => match untaint(&nodes, node).await {
+        let pause = match status.unready() {
+            Some(_) => SOON,
+            None => match untaint(&nodes, node).await {
                 Ok(0) => LATER,
                 Ok(_) => {
                     tracing::info!("the taint {TAINT} of node {node} has been taken off");

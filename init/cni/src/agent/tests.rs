@@ -4,6 +4,7 @@ use super::node::untaint;
 use super::questions::look_up;
 use super::*;
 use crate::question::{Answer, Question};
+use admin::Told;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -115,12 +116,12 @@ async fn the_plugin_goes_only_with_its_daemonset() {
 #[test]
 fn readiness_names_everything_that_is_missing() {
     let status = Status::new();
-    let said = status.ready().unwrap_err();
+    let said = status.unready().unwrap();
     assert_eq!(said, "the plugin is not in place yet; the pods of this node are not known yet");
     Status::set(&status.installed, Ok(()));
-    assert_eq!(status.ready().unwrap_err(), "the pods of this node are not known yet");
+    assert_eq!(status.unready().unwrap(), "the pods of this node are not known yet");
     Status::set(&status.watching, Ok(()));
-    assert_eq!(status.ready(), Ok(()));
+    assert_eq!(status.unready(), None);
     Status::set(&status.installed, Err("it was taken out".to_owned()));
-    assert_eq!(status.ready().unwrap_err(), "it was taken out");
+    assert_eq!(status.unready().unwrap(), "it was taken out");
 }

@@ -1,6 +1,7 @@
 //! Things broken on purpose: events, refusals and `weft check` name each of them.
 
-use std::time::Duration;
+use serde_json::{Value, json};
+use std::{path::Path, process::Command, time::Duration};
 use tests::cluster::{
     Cluster, SYSTEM,
     namespace::{Namespace, READY, is_meshed},
@@ -130,4 +131,50 @@ pub fn check_names_what_is_broken(cluster: &Cluster) {
         (0, _) => Ok(()),
         (code, text) => Err(format!("all is mended, but weft check ends with {code}:\n{text}")),
     });
+}
+
+/// An issuer that has expired is named.
+pub fn an_issuer_that_has_expired(cluster: &Cluster) {
+    let secret = ["-n", SYSTEM, "patch", "secret", "weft-identity-issuer", "--type=merge", "-p"];
+    let held = cluster.json(&["-n", SYSTEM, "secret/weft-identity-issuer"])["data"].clone();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let expired = params.self_signed(&key).expect("a certificate").pem();
+    let files = json!({"issuer.key": key.serialize_pem(), "issuer.pem": expired, "ca.pem": expired});
+    let patch = |patch: Value| cluster.kubectl(&[&secret[..], &[&patch.to_string()]].concat());
+    patch(json!({"stringData": files})).unwrap_or_else(|error| panic!("{error}"));
+    cluster.eventually(SYSTEM, SOON, || match cluster.weft(&["check"]) {
+        (1, text) if text.contains("expired") => Ok(()),
+        (code, text) => Err(format!("the issuer has expired, but weft check ends with {code}:\n{text}")),
+    });
+    patch(json!({"data": held})).unwrap_or_else(|error| panic!("{error}"));
+    cluster.eventually(SYSTEM, SOON, || match cluster.weft(&["check"]) {
+        (0, _) => Ok(()),
+        (code, text) => Err(format!("the issuer is back, but weft check ends with {code}:\n{text}")),
+    });
+}
+
+/// The Gateway API's definitions are the cluster's: that they are missing is said with how to get them, and nothing of the
+/// mesh ever touches them.
+pub fn the_gateway_api_is_the_clusters(cluster: &Cluster) {
+    const MODULE: &str = "sigs.k8s.io/gateway-api@v1.6.3";
+    let (_, text) = cluster.weft(&["check", "--pre"]);
+    assert!(text.contains("gateway-api") && text.contains("kubectl apply --server-side"), "{text}");
+    let downloaded = Command::new("go").args(["mod", "download", "-json", MODULE]).output().expect("go");
+    let module: Value = serde_json::from_slice(&downloaded.stdout).expect("go tells in JSON");
+    let folder = module["Dir"].as_str().unwrap_or_else(|| panic!("{MODULE} was not downloaded: {module}"));
+    let definitions = Path::new(folder).join("config/crd/standard");
+    let applied = cluster.kubectl(&["apply", "--server-side", "-f", definitions.to_str().expect("UTF-8")]);
+    applied.unwrap_or_else(|error| panic!("{error}"));
+    let (_, text) = cluster.weft(&["check", "--pre"]);
+    assert!(!text.contains("kubectl apply --server-side"), "they are there, at the right version: {text}");
+    let route = cluster
+        .json(&["customresourcedefinition/httproutes.gateway.networking.k8s.io", "--show-managed-fields"]);
+    let writers = route["metadata"]["managedFields"].as_array().expect("who wrote what");
+    let of_ours =
+        writers.iter().filter(|one| one["manager"].as_str().is_some_and(|name| name.contains("weft")));
+    assert_eq!(of_ours.count(), 0, "{writers:?}");
 }

@@ -47,6 +47,8 @@ const ALONE: &[Scenario] = &[
     Scenario { name: "root rotation", run: identity::roots_change_under_load },
     Scenario { name: "injector outage", run: outages::pods_without_the_injector },
     Scenario { name: "check", run: faults::check_names_what_is_broken },
+    Scenario { name: "expired issuer", run: faults::an_issuer_that_has_expired },
+    Scenario { name: "gateway api", run: faults::the_gateway_api_is_the_clusters },
 ];
 
 const HELM_INSTALL: Scenario = Scenario { name: "helm install", run: install::helm_installs_in_time };

@@ -299,8 +299,9 @@ pub mod endpoints_server {
                     struct WatchSvc<T: Endpoints>(pub Arc<T>);
                     impl<
                         T: Endpoints,
-                    > tonic::server::ServerStreamingService<::proxy_wire::v1::EndpointsTarget>
-                    for WatchSvc<T> {
+                    > tonic::server::ServerStreamingService<
+                        ::proxy_wire::v1::EndpointsTarget,
+                    > for WatchSvc<T> {
                         type Response = ::proxy_wire::v1::EndpointsUpdate;
                         type ResponseStream = T::WatchStream;
                         type Future = BoxFuture<

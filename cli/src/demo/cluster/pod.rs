@@ -13,6 +13,8 @@ use super::object::{Container, Deployment, Metadata, PodSpec, PortOrName, Servic
 use super::{Manifest, TRUST_DOMAIN};
 
 const NODE: &str = "10.42.0.1";
+/// Where the images of the project come from.
+const OUR_IMAGES: &str = "weft.mesh/";
 /// What the injector sets on a pod that it meshed.
 const INJECTED: (&str, &str) = ("weft.mesh/injected", "true");
 
@@ -34,7 +36,8 @@ pub struct Pod {
 /// What its container runs.
 #[derive(Debug, PartialEq)]
 pub struct Program {
-    /// A file name; the image's name without registry and tag where the manifest gives no command.
+    /// A file name; where the manifest gives no command the image's name without registry and tag, which is the image's entry point,
+    /// but for a `weft-` that names of our own images go without.
     pub name: String,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -138,7 +141,8 @@ fn selecting(services: &[Service], within: &str, labels: &BTreeMap<String, Strin
 fn program(container: &Container) -> anyhow::Result<Program> {
     let image = container.image.as_deref().context("its container has no image")?;
     let file = image.rsplit('/').next().unwrap_or(image);
-    let entry_point = file.split([':', '@']).next().unwrap_or(file).to_owned();
+    let file = file.split([':', '@']).next().unwrap_or(file);
+    let entry_point = if image.starts_with(OUR_IMAGES) { format!("weft-{file}") } else { file.to_owned() };
     let mut command = container.command.iter().cloned();
     let name = command.next().unwrap_or(entry_point);
     if name.is_empty() || name.contains('/') {

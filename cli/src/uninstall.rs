@@ -54,6 +54,10 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let namespace = objects.iter().find(|object| object.resource.kind == "Namespace");
     if let Some(namespace) = namespace.filter(|_| options.purge) {
         gone += delete(&cluster, &namespace.path(), &namespace.title()).await?;
+        let name = &namespace.name;
+        println!(
+            "it goes when all in it has ended; before installing anew: kubectl wait --for=delete namespace/{name}"
+        );
     }
     if gone == 0 {
         println!("nothing of a mesh was found in namespace {}", options.namespace);

@@ -18,7 +18,8 @@ fn inject(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    weft.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // Who refuses its arguments ends without reading.
+    let _ = weft.stdin.take().unwrap().write_all(input.as_bytes());
     weft.wait_with_output().unwrap()
 }
 

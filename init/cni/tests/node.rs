@@ -69,7 +69,8 @@ impl Pod {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        plugin.stdin.take().unwrap().write_all(configuration.to_string().as_bytes()).unwrap();
+        // Who refuses its environment ends without reading.
+        let _ = plugin.stdin.take().unwrap().write_all(configuration.to_string().as_bytes());
         plugin.wait_with_output().unwrap()
     }
 }

@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// --root-spread after its root was told; (3) when every proxy has been certified since (a lifetime later at the latest:
 /// weft_certificate_expiry_seconds), take the old root out of ca.pem. Each file is best replaced by a rename.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "weft-control", version, max_term_width = 100)]
 struct Flags {
     /// A directory of manifests (YAML or JSON), watched with all folders in it; may be given several times
     #[arg(

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -48,6 +48,14 @@ pub trait Told: Send + Sync + 'static {
     /// The JSON of one of `pages`.
     fn page(&self, _path: &str) -> String {
         String::new()
+    }
+}
+
+/// Where to listen, as command lines take it: `[ADDRESS:]PORT`. A port alone means all addresses, of both families where there are two.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        Err(_) => text.parse().map_err(|_| format!("{text:?} is not of the form PORT or ADDRESS:PORT")),
     }
 }
 
@@ -142,6 +150,13 @@ mod tests {
         fn page(&self, path: &str) -> String {
             format!("[\"{path}\"]")
         }
+    }
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        assert_eq!(address("4295"), Ok("[::]:4295".parse().expect("an address")));
+        assert_eq!(address("127.0.0.1:1"), Ok("127.0.0.1:1".parse().expect("an address")));
+        assert!(address("localhost").is_err());
     }
 
     #[tokio::test]

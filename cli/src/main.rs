@@ -12,6 +12,7 @@ mod identity;
 mod inject;
 mod install;
 mod manifests;
+mod names;
 mod output;
 mod proxy_config;
 mod readiness;

@@ -7,13 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, Failure};
+use crate::names::{NOT_INJECTED, PROXY_ADMIN, PROXY_CONTAINER};
 
-/// A proxy's admin port.
-const ADMIN: u16 = 4291;
-/// The container of a meshed pod.
-const PROXY: &str = "weft-proxy";
-/// The injector's word for a pod that it left alone.
-const NOT_INJECTED: &str = "weft.mesh/not-injected";
 /// What may stand before the slash, and where the API server keeps such workloads.
 const WORKLOADS: [(&[&str], &str); 6] = [
     (&["deploy", "deployment", "deployments"], "apps/v1 deployments"),
@@ -87,7 +82,8 @@ impl Target {
         let pod = self.find(&cluster, &namespace).await?;
         let title = format!("{namespace}/{}", pod.metadata.name);
         pod.refuse_without_proxy(&title)?;
-        let (status, body) = match cluster.page(&namespace, &pod.metadata.name, ADMIN, "/config").await {
+        let (status, body) = match cluster.page(&namespace, &pod.metadata.name, PROXY_ADMIN, "/config").await
+        {
             Ok(answer) => answer,
             Err(Failure::Forbidden(why)) => {
                 bail!("{why}: it needs the right to create pods/portforward in namespace {namespace}")
@@ -131,7 +127,7 @@ impl Target {
 
 impl Pod {
     fn has_proxy(&self) -> bool {
-        self.spec.init_containers.iter().chain(&self.spec.containers).any(|one| one.name == PROXY)
+        self.spec.init_containers.iter().chain(&self.spec.containers).any(|one| one.name == PROXY_CONTAINER)
     }
 
     fn refuse_without_proxy(&self, title: &str) -> anyhow::Result<()> {

@@ -9,13 +9,8 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Connection, Failure};
 use crate::install;
 use crate::manifests::{self, MANAGED_BY, Object, PART_OF};
+use crate::names::{INJECTED, INJECTOR_TLS, ISSUER, TRUST_ROOTS};
 
-/// Control's key, and who vouches for it.
-const ISSUER: &str = "weft-identity-issuer";
-/// The roots of the mesh, in each namespace that has pods of it.
-const TRUST_ROOTS: &str = "weft-trust-roots";
-/// The injector's certificate.
-const INJECTOR_TLS: &str = "weft-injector-tls";
 /// Meshed pods that are named before the rest is counted.
 const NAMED: usize = 20;
 
@@ -88,7 +83,7 @@ async fn refuse_helm(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
 
 /// Pods with a proxy that have not ended: namespace/name.
 async fn meshed_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let pods: Vec<Value> = match cluster.list("/api/v1/pods", "weft.mesh/injected=true").await {
+    let pods: Vec<Value> = match cluster.list("/api/v1/pods", &format!("{INJECTED}=true")).await {
         Ok(pods) => pods,
         Err(why) => bail!("meshed pods cannot be listed: {why}"),
     };

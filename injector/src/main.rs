@@ -21,10 +21,10 @@ struct Flags {
     #[arg(long, value_name = "FILE", env = "WEFT_INJECTOR_CONFIG")]
     config: Option<PathBuf>,
     /// Where the API server asks
-    #[arg(long, value_name = "[ADDR:]PORT", env = "WEFT_INJECTOR_WEBHOOK_LISTEN", default_value = "8443", value_parser = address)]
+    #[arg(long, value_name = "[ADDR:]PORT", env = "WEFT_INJECTOR_WEBHOOK_LISTEN", default_value = "8443", value_parser = admin::address)]
     webhook_listen: SocketAddr,
     /// Where /live, /ready and /metrics are served
-    #[arg(long, value_name = "[ADDR:]PORT", env = "WEFT_INJECTOR_ADMIN_LISTEN", default_value = "8444", value_parser = address)]
+    #[arg(long, value_name = "[ADDR:]PORT", env = "WEFT_INJECTOR_ADMIN_LISTEN", default_value = "8444", value_parser = admin::address)]
     admin_listen: SocketAddr,
     /// A name or address in the certificate besides the Service's, for a webhook that is configured by URL; several times
     #[arg(
@@ -69,12 +69,4 @@ async fn main() -> anyhow::Result<()> {
     };
     Box::pin(server.run(end)).await;
     Ok(())
-}
-
-/// A port alone means all addresses, of both families where there are two.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    match text.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))),
-        Err(_) => text.parse().map_err(|_| format!("{text:?} is not of the form PORT or ADDRESS:PORT")),
-    }
 }

@@ -9,6 +9,7 @@ use crate::{
     values::{Redirection, Sidecar},
 };
 use init::plan::{ADMIN_PORT, PROXY_UID};
+use policy::identity::TOKEN_AUDIENCE;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -22,10 +23,8 @@ pub const VALIDATE: &str = "weft-validate";
 pub const OURS: [&str; 3] = [PROXY, INIT, VALIDATE];
 /// The volume with the proxy's token and its first trust anchors.
 pub const VOLUME: &str = "weft-identity";
-/// Whom the token is for: control's certificate service. Nobody else accepts it.
-pub const AUDIENCE: &str = "identity.weft.mesh";
 /// The ConfigMap with the roots, in each namespace that has injected pods.
-const TRUST_ROOTS: &str = "weft-trust-roots";
+pub const TRUST_ROOTS: &str = "weft-trust-roots";
 const IDENTITY_FOLDER: &str = "/var/run/weft/identity";
 /// Any uid but the proxy's: whose connections are not redirected.
 const VALIDATE_UID: u32 = 65532;
@@ -126,7 +125,7 @@ pub fn volume() -> Value {
             "defaultMode": 0o644,
             "sources": [
                 {"serviceAccountToken": {
-                    "audience": AUDIENCE,
+                    "audience": TOKEN_AUDIENCE,
                     "expirationSeconds": TOKEN_SECONDS,
                     "path": "token",
                 }},

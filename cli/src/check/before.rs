@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::facts::{Access, Facts, Known, Node, Server, WebhookConfiguration};
 use super::finding::{Breach, Check, Stage, judge};
-use super::names::{CNI_TAINT, GATEWAY_API, INJECT, WEBHOOK};
+use crate::names::{CNI_TAINT, GATEWAY_API, INJECT, WEBHOOK};
 
 /// Kubernetes 1.29 was the first to run native sidecars without a feature gate.
 const KUBERNETES: [u64; 2] = [1, 29];

@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::facts::{Access, Facts, InjectorTls, Issuer, Known, Metadata, Pod, Problem, Proxy};
-use super::names::{
-    CNI, CONTROL, CONTROL_ADMIN, INIT_CONTAINER, INJECTOR_TLS, ISSUER, PROXY_ADMIN, TRUST_ROOTS,
-};
 use crate::cluster::{Cluster, Failure};
 use crate::manifests::{self, Fit, Right, Variant};
+use crate::names::{
+    CNI, CONTROL, CONTROL_ADMIN, INIT_CONTAINER, INJECTOR_TLS, ISSUER, PROXY_ADMIN, TRUST_ROOTS,
+};
 
 /// Questions that are on their way at once.
 const AT_ONCE: usize = 8;

@@ -5,7 +5,6 @@ mod before;
 mod facts;
 mod finding;
 mod gather;
-mod names;
 mod plane;
 mod report;
 #[cfg(test)]

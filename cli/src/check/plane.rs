@@ -5,8 +5,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::before::{numbers, right, waiting_nodes};
 use super::facts::{Facts, InjectorTls, Issuer, Known, Lease, Webhook, Workload};
 use super::finding::{Breach, Check, Stage, judge};
-use super::names::{CNI, CONTROL, INJECTOR, INJECTOR_TLS, ISSUER, TRUST_ROOTS, WEBHOOK};
 use crate::certificate::Certificate;
+use crate::names::{CNI, CONTROL, INJECTOR, INJECTOR_TLS, ISSUER, TRUST_ROOTS, WEBHOOK};
 
 /// The webhooks of the configuration.
 const WEBHOOKS: [&str; 2] = ["namespace.inject.weft.mesh", "pod.inject.weft.mesh"];

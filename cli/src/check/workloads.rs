@@ -6,9 +6,9 @@ use k8s_openapi::jiff::SignedDuration;
 
 use super::facts::{Container, Facts, Known, Namespace, Pod, Proxy};
 use super::finding::{Breach, Check, Stage, judge};
-use super::names::{CONTROL, INIT_CONTAINER, INJECT, INJECTED, NOT_INJECTED, PROXY_CONTAINER, REDIRECTION};
 use super::plane::tag;
 use crate::certificate::Certificate;
+use crate::names::{CONTROL, INIT_CONTAINER, INJECT, INJECTED, NOT_INJECTED, PROXY_CONTAINER, REDIRECTION};
 
 pub const CHECKS: &[Check] = &[
     Check {

@@ -8,11 +8,10 @@ pub mod secret;
 mod trust_roots;
 
 use crate::issuer::random;
-use control_index::{Account, Index};
-use judgement::{Claim, judge};
+pub use judgement::{Claim, judge};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, Config, api::PostParams};
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::Status;
 
@@ -87,11 +86,6 @@ impl Cluster {
         };
         Claim::read(reviewed, &self.audience).map_err(Status::unauthenticated)
     }
-}
-
-/// The account that a caller at `source` may have a certificate of, by what its token claims.
-pub fn account(claim: &Claim, source: Option<IpAddr>, index: &Index) -> Result<Account, Status> {
-    judge(claim, source, index)
 }
 
 impl Default for Backoff {

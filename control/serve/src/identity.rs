@@ -79,7 +79,7 @@ impl Identity {
         let control = &self.0;
         if let Some(cluster) = &control.cluster {
             let claim = cluster.claim(token).await?;
-            return cluster::account(&claim, source, control.world().index());
+            return cluster::judge(&claim, source, control.world().index());
         }
         control.tokens().account(token).cloned().ok_or_else(|| {
             Status::unauthenticated(

@@ -9,7 +9,7 @@ use init_cni::plugin::{self, World};
 use init_cni::question;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -57,7 +57,7 @@ struct InstallArguments {
     #[arg(long, env = "WEFT_CNI_SOCKET", value_name = "FILE", default_value = "/run/weft/cni.sock")]
     socket: PathBuf,
     /// Where /ready, /live and /metrics are served
-    #[arg(long, env = "WEFT_CNI_ADMIN_LISTEN", value_name = "[ADDRESS:]PORT", default_value = "4295", value_parser = address)]
+    #[arg(long, env = "WEFT_CNI_ADMIN_LISTEN", value_name = "[ADDRESS:]PORT", default_value = "4295", value_parser = admin::address)]
     admin_listen: SocketAddr,
     /// Take the plugin out again on SIGTERM: for the end of its use, not for updates
     #[arg(long, env = "WEFT_CNI_REMOVE_ON_EXIT", value_parser = FalseyValueParser::new())]
@@ -151,14 +151,6 @@ fn inside<T: Send>(path: &Path, act: impl FnOnce() -> Result<T, init::Error> + S
     done.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
-/// A port alone means all addresses, of both families where there are two.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    match text.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)),
-        Err(_) => text.parse().map_err(|_| format!("{text:?} is not of the form PORT or ADDRESS:PORT")),
-    }
-}
-
 fn daemonset(text: &str) -> Result<Owner, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
@@ -176,8 +168,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
-        assert_eq!(address("4295"), Ok("[::]:4295".parse().unwrap()));
-        assert!(address("localhost").is_err());
         assert_eq!(daemonset("a/b"), Ok(Owner("a".into(), "b".into())));
         assert!(daemonset("a").is_err() && daemonset("/b").is_err());
     }

@@ -5,6 +5,7 @@
 //! for whoever must find out why it was not done. They begin an hour in the past, as clocks differ; what an older
 //! certificate's authority is stays in the bundle, since other replicas serve with it a moment longer.
 
+use ::pem::{EncodeConfig, LineEnding, Pem, encode_config};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -175,17 +176,13 @@ impl Certificate {
                 u64::try_from(parsed.validity().not_after.timestamp()).is_ok_and(|end| end > seconds)
             })
         };
+        let block = |root: &CertificateDer<'_>| {
+            let block = Pem::new("CERTIFICATE", root.as_ref());
+            encode_config(&block, EncodeConfig::new().set_line_ending(LineEnding::LF))
+        };
         let roots = self.roots().unwrap_or_default();
-        roots.iter().filter(|root| is_valid(root)).map(|root| armor(root)).collect()
+        roots.iter().filter(|root| is_valid(root)).map(block).collect()
     }
-}
-
-/// RFC 7468.
-fn armor(certificate: &CertificateDer<'_>) -> String {
-    use base64::prelude::{BASE64_STANDARD, Engine as _};
-    let text = BASE64_STANDARD.encode(certificate);
-    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
-    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use k8s_openapi::{
     ByteString,
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client,
@@ -132,7 +133,8 @@ impl Keeper {
             self.slot.fill(current.serve(&self.names, now)?);
             let expiry = current.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.metrics.certificate_expiry(expiry);
-            tracing::info!("serving with a certificate until {}", date(expiry));
+            let end = Timestamp::try_from(current.not_after()).unwrap_or(Timestamp::MAX);
+            tracing::info!("serving with a certificate until {end}");
             self.held = Some(current.clone());
         }
         self.next = None;
@@ -259,32 +261,5 @@ impl Keeper {
         let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let done = self.configurations.patch(CONFIGURATION, &parameters, &Patch::Strategic(patch)).await;
         done.map(drop).map_err(|source| KeeperError::Configuration { what: "patched", source })
-    }
-}
-
-/// A day as people write it (Howard Hinnant's civil_from_days).
-fn date(since_epoch: Duration) -> String {
-    let days = since_epoch.as_secs() / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_have_dates() {
-        for (seconds, expected) in
-            [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_824_000, "2026-11-28")]
-        {
-            assert_eq!(date(Duration::from_secs(seconds)), expected);
-        }
     }
 }

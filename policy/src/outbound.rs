@@ -1,16 +1,19 @@
-//! Where traffic of an application goes: the policy for one destination that it dialled, and the decision it yields.
+//! Where traffic of an application goes: the policy for one destination that it dialled.
 
-use crate::{Protocol, ServicePort, SpiffeId, WorkloadName};
+use crate::{BackendSettings, Protocol, Routes, ServicePort, Settings, SpiffeId, WorkloadName};
 use std::{net::SocketAddr, time::Duration};
 
-/// The policy for one original destination (address and port, as the application dialled it).
+/// The policy for one original destination (address and port, as the application dialled it), for those who ask from one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outbound {
     pub target: Target,
     /// What the destination speaks, when its owner said so or an earlier connection showed it.
     pub protocol: Protocol,
-    /// How long one attempt to connect may take.
-    pub connect_timeout: Duration,
+    pub routes: Routes,
+    /// For what no rule is there for.
+    pub settings: Settings,
+    /// Of the target, where traffic goes there without a rule.
+    pub backend: BackendSettings,
 }
 
 /// Who stands behind an original destination.
@@ -33,40 +36,23 @@ pub struct Endpoint {
     pub workload: Option<WorkloadName>,
 }
 
-/// What is to be done with a connection or a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Decision<'a> {
-    pub forward: Forward<'a>,
-    pub connect_timeout: Duration,
-}
-
-/// Where it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Forward<'a> {
-    /// To an endpoint of this backend that the balancer picks.
-    Balanced(&'a ServicePort),
-    /// To exactly this endpoint.
-    Endpoint(&'a Endpoint),
-    /// To the address that the application dialled, in plaintext.
-    Original,
-}
-
 /// Time for one attempt to connect, unless a policy says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Outbound {
-    /// The policy of a destination that nobody knows: pass it through.
-    pub fn external() -> Self {
-        Self { target: Target::External, protocol: Protocol::Auto, connect_timeout: CONNECT_TIMEOUT }
+    /// The policy of a destination about which nobody said anything.
+    pub fn new(target: Target, protocol: Protocol) -> Self {
+        Self {
+            target,
+            protocol,
+            routes: Routes::None,
+            settings: Settings::default(),
+            backend: BackendSettings::default(),
+        }
     }
 
-    /// The only place that chooses where traffic goes.
-    pub fn route(&self) -> Decision<'_> {
-        let forward = match &self.target {
-            Target::Service(backend) => Forward::Balanced(backend),
-            Target::Workload(endpoint) => Forward::Endpoint(endpoint),
-            Target::External => Forward::Original,
-        };
-        Decision { forward, connect_timeout: self.connect_timeout }
+    /// The policy of a destination that nobody knows: pass it through.
+    pub fn external() -> Self {
+        Self::new(Target::External, Protocol::Auto)
     }
 }

@@ -58,6 +58,9 @@ reasons! {
     DestinationUnavailable "destination_unavailable" 503
         "No endpoint of the destination can take the request."
         "Are there ready pods behind the Service? Does its selector match them?";
+    DestinationNotFound "destination_not_found" 404
+        "Routes are attached to the destination, and none of their rules is for this request."
+        "Ask which rules there are, and why they lost: weft explain request. Add a rule that matches, or one without matches.";
     DestinationIpUnroutable "destination_ip_unroutable" 502
         "There is no route to the next hop's address."
         "Look at the node's routes and at the CNI plugin.";
@@ -88,6 +91,18 @@ reasons! {
     HttpUpgradeFailed "http_upgrade_failed" 502
         "The change of protocol that the client asked for failed."
         "Does the application support this upgrade on this path?";
+    ProxyConfigurationError "proxy_configuration_error" 500
+        "The rule that holds for the request leads nowhere."
+        "The details name the backend and what is wrong with it; so do the route's status (ResolvedRefs) and weft analyze.";
+    CircuitOpen "circuit_open" 503
+        "Every endpoint of the destination has failed too often and rests for a while."
+        "Look at why they fail (weft_requests by status); the limits are those of the BackendPolicy in the details.";
+    RequestLimitReached "request_limit_reached" 503
+        "A limit on requests to the destination was hit."
+        "The details name the limit and the BackendPolicy that sets it; raise it, or add replicas.";
+    FaultInjected "fault_injected" 503
+        "A policy injects this fault on purpose."
+        "The details name the TrafficPolicy; delete its fault when the experiment is over.";
     ProxyInternalError "proxy_internal_error" 500
         "The proxy could not go on: a bug, or a resource of its host has run out."
         "Look at the proxy's log; report a bug with it.";
@@ -102,6 +117,7 @@ impl Reason {
     pub fn grpc_status(self) -> u16 {
         match self {
             Self::HttpResponseTimeout => 4,
+            Self::DestinationNotFound => 12,
             Self::HttpRequestError
             | Self::HttpProtocolError
             | Self::HttpResponseHeaderSectionSize

@@ -16,7 +16,6 @@ pub use unmeshed::{Unmeshed, unmeshed};
 use control_index::{Found, Index, Pod};
 use policy::{
     Endpoint, Inbound, Outbound, Protocol, ServicePort, SpiffeId, Target, TrustDomain, WorkloadName,
-    outbound::CONNECT_TIMEOUT,
 };
 use std::net::SocketAddr;
 
@@ -45,7 +44,7 @@ impl Mesh<'_> {
             }
             Found::None => return Outbound::external(),
         };
-        Outbound { target, protocol, connect_timeout: CONNECT_TIMEOUT }
+        Outbound::new(target, protocol)
     }
 
     /// The endpoints of a backend for a caller in `zone`, by address, of both families. Those of an unknown backend

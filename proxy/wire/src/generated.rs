@@ -12,7 +12,7 @@ pub struct OutboundTarget {
 /// heartbeat of that version, sent each 20 s with the checksum of the last content: a proxy that holds another one watches anew.
 /// `instance` is drawn by each run of control for itself and never 0: a proxy believes the run that it knows at once, and
 /// doubts another one that takes everything away.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OutboundUpdate {
     #[prost(uint64, tag = "1")]
     pub version: u64,
@@ -23,14 +23,21 @@ pub struct OutboundUpdate {
     #[prost(fixed64, tag = "4")]
     pub instance: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OutboundPolicy {
     #[prost(enumeration = "Protocol", tag = "4")]
     pub protocol: i32,
-    #[prost(uint32, tag = "5")]
-    pub connect_timeout_ms: u32,
+    /// For what no rule is there for.
+    #[prost(message, optional, tag = "5")]
+    pub settings: ::core::option::Option<Settings>,
+    /// Of the target, where traffic goes there without a rule.
+    #[prost(message, optional, tag = "6")]
+    pub backend: ::core::option::Option<BackendSettings>,
     #[prost(oneof = "outbound_policy::Target", tags = "1, 2, 3")]
     pub target: ::core::option::Option<outbound_policy::Target>,
+    /// Absent: no routes are attached.
+    #[prost(oneof = "outbound_policy::Routes", tags = "7, 8, 9, 10")]
+    pub routes: ::core::option::Option<outbound_policy::Routes>,
 }
 /// Nested message and enum types in `OutboundPolicy`.
 pub mod outbound_policy {
@@ -43,9 +50,454 @@ pub mod outbound_policy {
         #[prost(message, tag = "3")]
         External(super::External),
     }
+    /// Absent: no routes are attached.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Routes {
+        #[prost(message, tag = "7")]
+        Http(super::RuleTable),
+        #[prost(message, tag = "8")]
+        Grpc(super::RuleTable),
+        #[prost(message, tag = "9")]
+        Tls(super::TlsRules),
+        #[prost(message, tag = "10")]
+        Tcp(super::Rule),
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct External {}
+/// Matches, the first one to be tried first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RuleTable {
+    #[prost(message, repeated, tag = "1")]
+    pub matches: ::prost::alloc::vec::Vec<Match>,
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Match {
+    /// its place in `rules`
+    #[prost(uint32, tag = "1")]
+    pub rule: u32,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathMatch>,
+    /// empty: any
+    #[prost(string, tag = "3")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
+    #[prost(message, repeated, tag = "5")]
+    pub query: ::prost::alloc::vec::Vec<ValueMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathMatch {
+    #[prost(oneof = "path_match::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<path_match::Kind>,
+}
+/// Nested message and enum types in `PathMatch`.
+pub mod path_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Regex(::prost::alloc::string::String),
+        #[prost(message, tag = "4")]
+        Rpc(super::Rpc),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rpc {
+    /// absent: any
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<TextMatch>,
+    #[prost(message, optional, tag = "2")]
+    pub method: ::core::option::Option<TextMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TextMatch {
+    #[prost(oneof = "text_match::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<text_match::Kind>,
+}
+/// Nested message and enum types in `TextMatch`.
+pub mod text_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Regex(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueMatch {
+    /// of fields in lower case
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<TextMatch>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TlsRules {
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<TlsRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TlsRule {
+    /// empty: any
+    #[prost(string, repeated, tag = "1")]
+    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub rule: ::core::option::Option<Rule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rule {
+    #[prost(message, optional, tag = "1")]
+    pub source: ::core::option::Option<RuleRef>,
+    #[prost(message, repeated, tag = "2")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+    #[prost(message, repeated, tag = "3")]
+    pub backends: ::prost::alloc::vec::Vec<WeightedBackend>,
+    #[prost(message, optional, tag = "4")]
+    pub settings: ::core::option::Option<Settings>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleRef {
+    /// HTTPRoute, ...
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// seconds since the epoch; 0: not known
+    #[prost(uint64, tag = "4")]
+    pub created: u64,
+    #[prost(uint32, tag = "5")]
+    pub index: u32,
+    /// its name; empty: none
+    #[prost(string, tag = "6")]
+    pub rule: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WeightedBackend {
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+    #[prost(message, repeated, tag = "4")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+    #[prost(message, optional, tag = "5")]
+    pub settings: ::core::option::Option<BackendSettings>,
+    #[prost(oneof = "weighted_backend::Backend", tags = "1, 2")]
+    pub backend: ::core::option::Option<weighted_backend::Backend>,
+}
+/// Nested message and enum types in `WeightedBackend`.
+pub mod weighted_backend {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Backend {
+        #[prost(message, tag = "1")]
+        Service(super::Backend),
+        /// why it leads nowhere
+        #[prost(string, tag = "2")]
+        Unresolved(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Filter {
+    #[prost(oneof = "filter::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub kind: ::core::option::Option<filter::Kind>,
+}
+/// Nested message and enum types in `Filter`.
+pub mod filter {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        RequestHeaders(super::HeaderEdit),
+        #[prost(message, tag = "2")]
+        ResponseHeaders(super::HeaderEdit),
+        #[prost(message, tag = "3")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "4")]
+        Rewrite(super::Rewrite),
+        #[prost(message, tag = "5")]
+        Mirror(super::Mirror),
+        #[prost(message, tag = "6")]
+        Cors(super::Cors),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderEdit {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+/// What is empty or 0 stays as the client wrote it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub path: ::core::option::Option<PathEdit>,
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathEdit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathEdit {
+    #[prost(oneof = "path_edit::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_edit::Kind>,
+}
+/// Nested message and enum types in `PathEdit`.
+pub mod path_edit {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(message, optional, tag = "3")]
+    pub share: ::core::option::Option<Share>,
+    #[prost(oneof = "mirror::Backend", tags = "1, 2")]
+    pub backend: ::core::option::Option<mirror::Backend>,
+}
+/// Nested message and enum types in `Mirror`.
+pub mod mirror {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Backend {
+        #[prost(message, tag = "1")]
+        Service(super::Backend),
+        #[prost(string, tag = "2")]
+        Unresolved(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(uint32, tag = "1")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "2")]
+    pub denominator: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub allow_credentials: bool,
+    #[prost(string, repeated, tag = "3")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// seconds
+    #[prost(uint32, tag = "6")]
+    pub max_age: u32,
+}
+/// Each value with the object that set it: TrafficPolicy shop/slow. Absent: nobody did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Time {
+    #[prost(uint64, tag = "1")]
+    pub ms: u64,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Number {
+    #[prost(uint64, tag = "1")]
+    pub value: u64,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Numbers {
+    #[prost(uint32, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<u32>,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Words {
+    #[prost(string, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Settings {
+    /// timeouts; 0 ms: none
+    #[prost(message, optional, tag = "1")]
+    pub connect: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "2")]
+    pub request: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "3")]
+    pub backend_request: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "4")]
+    pub idle: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "5")]
+    pub stream_idle: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "6")]
+    pub max_stream_duration: ::core::option::Option<Time>,
+    /// retries
+    #[prost(message, optional, tag = "7")]
+    pub retry_http_codes: ::core::option::Option<Numbers>,
+    #[prost(message, optional, tag = "8")]
+    pub retry_grpc_codes: ::core::option::Option<Numbers>,
+    #[prost(message, optional, tag = "9")]
+    pub retry_reasons: ::core::option::Option<Words>,
+    #[prost(message, optional, tag = "10")]
+    pub retry_attempts: ::core::option::Option<Number>,
+    #[prost(message, optional, tag = "11")]
+    pub retry_per_try_timeout: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "12")]
+    pub retry_backoff_base: ::core::option::Option<Time>,
+    #[prost(message, optional, tag = "13")]
+    pub retry_backoff_max: ::core::option::Option<Time>,
+    /// bytes
+    #[prost(message, optional, tag = "14")]
+    pub retry_body_limit: ::core::option::Option<Number>,
+    /// 0 or 1
+    #[prost(message, optional, tag = "15")]
+    pub retry_other_host: ::core::option::Option<Number>,
+    #[prost(message, optional, tag = "16")]
+    pub hedge: ::core::option::Option<Hedge>,
+    #[prost(message, optional, tag = "17")]
+    pub fault: ::core::option::Option<Fault>,
+    #[prost(message, optional, tag = "18")]
+    pub direct_response: ::core::option::Option<DirectResponse>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hedge {
+    #[prost(uint64, tag = "1")]
+    pub delay_ms: u64,
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Fault {
+    #[prost(message, repeated, tag = "1")]
+    pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
+    #[prost(uint64, tag = "2")]
+    pub delay_ms: u64,
+    /// absent: no delay
+    #[prost(message, optional, tag = "3")]
+    pub delay_share: ::core::option::Option<Share>,
+    /// absent: no abort
+    #[prost(message, optional, tag = "6")]
+    pub abort_share: ::core::option::Option<Share>,
+    #[prost(string, tag = "7")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(oneof = "fault::Abort", tags = "4, 5")]
+    pub abort: ::core::option::Option<fault::Abort>,
+}
+/// Nested message and enum types in `Fault`.
+pub mod fault {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Abort {
+        #[prost(uint32, tag = "4")]
+        HttpStatus(u32),
+        #[prost(uint32, tag = "5")]
+        GrpcStatus(u32),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DirectResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub body: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendSettings {
+    #[prost(message, optional, tag = "1")]
+    pub max_connections: ::core::option::Option<Number>,
+    #[prost(message, optional, tag = "2")]
+    pub max_pending_requests: ::core::option::Option<Number>,
+    #[prost(message, optional, tag = "3")]
+    pub max_requests: ::core::option::Option<Number>,
+    #[prost(message, optional, tag = "4")]
+    pub failure_accrual: ::core::option::Option<FailureAccrual>,
+    #[prost(message, optional, tag = "5")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+    #[prost(message, optional, tag = "6")]
+    pub session_persistence: ::core::option::Option<SessionPersistence>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailureAccrual {
+    #[prost(uint32, tag = "1")]
+    pub max_failures: u32,
+    #[prost(uint64, tag = "2")]
+    pub min_penalty_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub max_penalty_ms: u64,
+    /// basis points
+    #[prost(uint32, tag = "4")]
+    pub jitter: u32,
+    /// percent
+    #[prost(uint32, tag = "5")]
+    pub max_ejection: u32,
+    #[prost(string, tag = "6")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    #[prost(uint64, tag = "2")]
+    pub interval_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub min_count: u32,
+    #[prost(uint64, tag = "4")]
+    pub min_interval_ms: u64,
+    #[prost(string, tag = "5")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionPersistence {
+    /// else a cookie
+    #[prost(bool, tag = "1")]
+    pub header: bool,
+    /// of a cookie
+    #[prost(bool, tag = "2")]
+    pub permanent: bool,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// 0: none
+    #[prost(uint64, tag = "4")]
+    pub absolute_timeout_ms: u64,
+    /// 0: none
+    #[prost(uint64, tag = "5")]
+    pub idle_timeout_ms: u64,
+    #[prost(string, tag = "6")]
+    pub by: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Backend {
     #[prost(string, tag = "1")]

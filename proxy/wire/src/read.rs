@@ -103,14 +103,7 @@ impl TryFrom<&v1::OutboundPolicy> for Outbound {
             ),
             Some(Wire::External(v1::External {})) => Target::External,
         };
-        if policy.connect_timeout_ms == 0 {
-            return Err(Malformed::new("connect_timeout_ms", Problem::NoTime));
-        }
-        Ok(Self {
-            target,
-            protocol: protocol(policy.protocol)?,
-            connect_timeout: Duration::from_millis(policy.connect_timeout_ms.into()),
-        })
+        Ok(Self::new(target, protocol(policy.protocol)?))
     }
 }
 

@@ -72,7 +72,6 @@ impl From<&Outbound> for v1::OutboundPolicy {
         Self {
             target: Some((&outbound.target).into()),
             protocol: v1::Protocol::from(outbound.protocol).into(),
-            connect_timeout_ms: milliseconds(outbound.connect_timeout),
         }
     }
 }

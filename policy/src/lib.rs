@@ -29,7 +29,7 @@ pub use names::{InvalidName, ServiceName, ServicePort, WorkloadName};
 pub use outbound::{Endpoint, Outbound, Target};
 pub use protocol::{Protocol, UnknownProtocol};
 pub use reason::Reason;
-pub use route::{Action, Decision, Forward, route, route_connection};
+pub use route::{Action, Decision, Forward, Found, route, route_connection};
 pub use rule::{BackendRef, RouteRef, Routes, Rule, RuleRef, RuleTable, TlsRule, WeightedBackend};
 pub use settings::{BackendSettings, Origin, Set, Settings};
 pub use text::{InvalidPattern, Pattern, TextMatch};

@@ -12,12 +12,21 @@ use crate::{
 /// What is to be done with a request or a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decision<'a> {
-    /// The rule that holds; `None`: there are none for this destination.
+    /// The rule that holds; `None`: there is none.
     pub rule: Option<&'a Rule>,
+    /// Where it stands in [`Outbound::routes`].
+    pub found: Option<Found>,
     pub action: Action<'a>,
     pub settings: &'a Settings,
     /// The path prefix that the rule was found by, for filters that replace it.
     pub prefix: Option<&'a str>,
+}
+
+/// The place of a rule, and of the match that found it where rules have some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Found {
+    pub rule: usize,
+    pub by: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,25 +59,21 @@ pub fn route<'a>(policy: &'a Outbound, facts: &Facts<'_>, why: &mut impl Why) ->
         Routes::Http(table) | Routes::Grpc(table) => table,
         Routes::Tcp(rule) => {
             why.holds(rule, None);
-            return of_rule(rule, None, facts);
+            return of_rule(rule, Found { rule: 0, by: None }, None, facts);
         }
         // TLS that carries requests is the application's own: these are none of the routes' business.
         Routes::None | Routes::Tls(_) => return unruled(policy),
     };
     match find(table, facts, why) {
-        Some((found, rule)) => {
+        Some((by, rule)) => {
+            let (found, place) = &table.matches()[by];
             let prefix = match &found.path {
                 PathMatch::Prefix(prefix) => Some(&**prefix),
                 _ => None,
             };
-            of_rule(rule, prefix, facts)
+            of_rule(rule, Found { rule: *place, by: Some(by) }, prefix, facts)
         }
-        None => Decision {
-            rule: None,
-            action: Action::Refuse(Reason::DestinationNotFound),
-            settings: &policy.settings,
-            prefix: None,
-        },
+        None => nowhere(policy),
     }
 }
 
@@ -81,53 +86,42 @@ pub fn route_connection<'a>(
     match (&policy.routes, sni) {
         (Routes::Tcp(rule), _) => {
             why.holds(rule, None);
-            forward(rule, None)
+            forward(rule, Found { rule: 0, by: None }, None)
         }
         (Routes::Tls(rules), Some(sni)) => {
             // Of equals the first: they stand in the order of their routes.
-            let closest = rules
-                .iter()
-                .rev()
-                .filter_map(|rule| Some((rule.fits(sni)?, rule)))
-                .max_by_key(|(fit, _)| *fit);
-            for one in rules.iter().filter(|one| closest.is_none_or(|(_, rule)| !std::ptr::eq(*one, rule))) {
-                why.lost(
-                    &one.rule,
-                    None,
-                    if one.fits(sni).is_some() { Lost::Precedence } else { Lost::Hostname },
-                );
+            let fits = rules.iter().enumerate().rev().filter_map(|(at, rule)| Some((rule.fits(sni)?, at)));
+            let closest = fits.max_by_key(|(fit, _)| *fit).map(|(_, at)| at);
+            for (at, one) in rules.iter().enumerate() {
+                match one.fits(sni) {
+                    _ if closest == Some(at) => why.holds(&one.rule, None),
+                    Some(_) => why.lost(&one.rule, None, Lost::Precedence),
+                    None => why.lost(&one.rule, None, Lost::Hostname),
+                }
             }
             match closest {
-                Some((_, found)) => {
-                    why.holds(&found.rule, None);
-                    forward(&found.rule, None)
-                }
-                None => Decision {
-                    rule: None,
-                    action: Action::Refuse(Reason::DestinationNotFound),
-                    settings: &policy.settings,
-                    prefix: None,
-                },
+                Some(at) => forward(&rules[at].rule, Found { rule: at, by: None }, None),
+                None => nowhere(policy),
             }
         }
         _ => unruled(policy),
     }
 }
 
-/// The first match that fits, and its rule.
-fn find<'a>(table: &'a RuleTable, facts: &Facts<'_>, why: &mut impl Why) -> Option<(&'a Match, &'a Rule)> {
+/// The place of the first match that fits, and its rule.
+fn find<'a>(table: &'a RuleTable, facts: &Facts<'_>, why: &mut impl Why) -> Option<(usize, &'a Rule)> {
     let (path, query) = split(facts.target);
     let path = normal(path);
     let asked = asked_method(facts);
     let mut found = None;
-    for (one, at) in table.matches() {
+    for (by, (one, at)) in table.matches().iter().enumerate() {
         let rule = &table.rules()[*at];
         match unfit(one, &path, query, asked.as_deref().unwrap_or(facts.method), facts) {
             Some(lost) => why.lost(rule, Some(one), lost),
             None if found.is_some() => why.lost(rule, Some(one), Lost::Precedence),
             None => {
                 why.holds(rule, Some(one));
-                found = Some((one, rule));
+                found = Some((by, rule));
                 if !why.wants_all() {
                     break;
                 }
@@ -190,8 +184,8 @@ fn form_decoded(text: &[u8]) -> Vec<u8> {
 }
 
 /// What a rule makes of a request.
-fn of_rule<'a>(rule: &'a Rule, prefix: Option<&'a str>, facts: &Facts<'_>) -> Decision<'a> {
-    let decided = forward(rule, prefix);
+fn of_rule<'a>(rule: &'a Rule, found: Found, prefix: Option<&'a str>, facts: &Facts<'_>) -> Decision<'a> {
+    let decided = forward(rule, found, prefix);
     for filter in &rule.filters {
         match filter {
             Filter::Cors(cors) if is_preflight(facts) => {
@@ -207,14 +201,14 @@ fn of_rule<'a>(rule: &'a Rule, prefix: Option<&'a str>, facts: &Facts<'_>) -> De
     }
 }
 
-fn forward<'a>(rule: &'a Rule, prefix: Option<&'a str>) -> Decision<'a> {
+fn forward<'a>(rule: &'a Rule, found: Found, prefix: Option<&'a str>) -> Decision<'a> {
     let weightless = rule.backends.iter().all(|one| one.weight == 0);
     let action = match weightless {
         // HTTPRouteRule.backendRefs: such requests get a 500.
         true => Action::Refuse(Reason::ProxyConfigurationError),
         false => Action::Forward(Forward::Split(&rule.backends)),
     };
-    Decision { rule: Some(rule), action, settings: &rule.settings, prefix }
+    Decision { rule: Some(rule), found: Some(found), action, settings: &rule.settings, prefix }
 }
 
 /// Without a rule it goes where it was dialled.
@@ -228,5 +222,11 @@ fn unruled(policy: &Outbound) -> Decision<'_> {
         Some(response) => Action::Respond(&response.value),
         None => Action::Forward(forward),
     };
-    Decision { rule: None, action, settings: &policy.settings, prefix: None }
+    Decision { rule: None, found: None, action, settings: &policy.settings, prefix: None }
+}
+
+/// There are rules, and none is for it.
+fn nowhere(policy: &Outbound) -> Decision<'_> {
+    let action = Action::Refuse(Reason::DestinationNotFound);
+    Decision { rule: None, found: None, action, settings: &policy.settings, prefix: None }
 }

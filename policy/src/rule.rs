@@ -1,6 +1,6 @@
 //! The rules of the routes that are attached to a destination, in the order in which they are tried.
 
-use crate::{BackendSettings, Filter, Match, ServicePort, Settings};
+use crate::{BackendSettings, Filter, Found, Match, PathMatch, ServicePort, Settings};
 use std::{fmt, sync::Arc};
 
 /// What was attached to a destination. One kind holds at a time: GRPCRoute before HTTPRoute before TLSRoute before TCPRoute.
@@ -74,6 +74,43 @@ pub struct TlsRule {
     /// Lower case; `*.` before a name stands for one label or more. Empty: any.
     pub hostnames: Vec<Arc<str>>,
     pub rule: Rule,
+}
+
+impl Routes {
+    /// The rule at a place that [`crate::route()`] named.
+    pub fn rule(&self, found: Found) -> Option<&Rule> {
+        match self {
+            Self::None => None,
+            Self::Http(table) | Self::Grpc(table) => table.rules.get(found.rule),
+            Self::Tls(rules) => rules.get(found.rule).map(|one| &one.rule),
+            Self::Tcp(rule) => Some(rule),
+        }
+    }
+
+    /// The path prefix of the match by which it was found, if it is one.
+    pub fn prefix(&self, found: Found) -> Option<&str> {
+        match self {
+            Self::Http(table) | Self::Grpc(table) => match &table.matches.get(found.by?)?.0.path {
+                PathMatch::Prefix(prefix) => Some(prefix),
+                _ => None,
+            },
+            Self::None | Self::Tls(_) | Self::Tcp(_) => None,
+        }
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Http(table) | Self::Grpc(table) => table.rules.len(),
+            Self::Tls(rules) => rules.len(),
+            Self::Tcp(_) => 1,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl RuleTable {

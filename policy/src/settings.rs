@@ -183,6 +183,34 @@ impl Default for RetryBudget {
     }
 }
 
+impl Settings {
+    /// What holds where nobody says anything.
+    pub const DEFAULT: &Settings = &Settings {
+        timeouts: Timeouts {
+            connect: None,
+            request: None,
+            backend_request: None,
+            idle: None,
+            stream_idle: None,
+            max_stream_duration: None,
+        },
+        retry: Retry {
+            http_codes: None,
+            grpc_codes: None,
+            reasons: None,
+            attempts: None,
+            per_try_timeout: None,
+            backoff_base: None,
+            backoff_max: None,
+            body_limit: None,
+            other_host: None,
+        },
+        hedge: None,
+        fault: None,
+        direct_response: None,
+    };
+}
+
 impl<T> Set<T> {
     pub fn new(value: T, by: &Origin) -> Self {
         Self { value, by: by.clone() }

@@ -66,9 +66,8 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
         return path.to_vec();
     }
     let mut kept: Vec<&[u8]> = Vec::new();
-    let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
     let mut folder = false;
-    while let Some(segment) = segments.next() {
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
         folder = matches!(segment, b"" | b"." | b"..");
         match segment {
             b"" | b"." => {}

@@ -12,7 +12,7 @@ pub enum Routes {
     Http(RuleTable),
     Grpc(RuleTable),
     Tls(Vec<TlsRule>),
-    Tcp(Rule),
+    Tcp(Box<Rule>),
 }
 
 /// Matches in the order of their precedence, each with its rule.

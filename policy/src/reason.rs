@@ -127,6 +127,18 @@ impl Reason {
     }
 }
 
+/// What an HTTP status means to a gRPC caller (gRPC, "HTTP to gRPC Status Code Mapping").
+pub fn grpc_status_of(http: u16) -> u16 {
+    match http {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

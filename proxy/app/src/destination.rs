@@ -8,7 +8,7 @@ use crate::{
     worker::Worker,
 };
 use policy::{
-    Endpoint, Inbound, Outbound, Protocol, Reason, ServicePort, SpiffeId, limits, outbound::Forward,
+    BackendRef, Endpoint, Found, Inbound, Outbound, Protocol, Reason, ServicePort, SpiffeId, Target, limits,
 };
 use proxy_balance::{Balancer, InFlight, Load, Outcome};
 use proxy_http::{failed::Failed, plain::Plain};
@@ -36,17 +36,22 @@ pub struct Destination {
 /// What a destination's policy of one version makes of it.
 pub struct Resolved {
     version: u64,
-    pub protocol: Protocol,
-    pub connect_timeout: Duration,
+    pub policy: Arc<Outbound>,
     pub service: Option<ServicePort>,
     /// `service` as a label.
     pub label: Option<Rc<str>>,
-    forward: Hops,
+    pub address: SocketAddr,
+    /// Where traffic goes that no rule is for.
+    target: Hops,
+    /// The backends of each rule that was used already, with those of them that were.
+    backends: RefCell<HashMap<(usize, usize), Hops, foldhash::fast::RandomState>>,
 }
 
 /// The hops to choose from.
 #[derive(Clone)]
 pub enum Hops {
+    /// Nothing was decided yet.
+    None,
     Balanced(Rc<Dialled>),
     One(Rc<Hop>),
 }
@@ -139,31 +144,22 @@ impl Destination {
 
     fn route(&self, worker: &Rc<Worker>, version: u64) -> Resolved {
         let policy = self.watched.latest().unwrap_or_else(|| Arc::new(Outbound::external()));
-        let decision = policy.route();
-        let (service, forward) = match decision.forward {
-            Forward::Balanced(service) => {
-                let backend = worker.backend(service, self.address.is_ipv4());
-                (Some(service.clone()), Hops::Balanced(Rc::new(Dialled { address: self.address, backend })))
-            }
-            Forward::Endpoint(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
-            Forward::Original => {
-                let endpoint = Endpoint { address: self.address, identity: None, workload: None };
+        let address = self.address;
+        let (service, target) = match &policy.target {
+            Target::Service(service) => (Some(service.clone()), balanced(worker, service, address)),
+            Target::Workload(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
+            Target::External => {
+                let endpoint = Endpoint { address, identity: None, workload: None };
                 (None, Hops::One(worker.hop(&endpoint, None)))
             }
         };
-        Resolved {
-            version,
-            protocol: policy.protocol,
-            connect_timeout: decision.connect_timeout,
-            label: service.as_ref().map(|service| service.to_string().into()),
-            service,
-            forward,
-        }
+        let label = service.as_ref().map(|service| service.to_string().into());
+        Resolved { version, policy, service, label, address, target, backends: RefCell::default() }
     }
 
     /// False when it is to be forgotten: nobody holds or has used it for long, or no news of it will come any more.
     pub fn sweep(&self, now: Instant, held: bool) -> bool {
-        if let Some(Hops::One(hop)) = self.resolved.borrow().as_ref().map(|resolved| &resolved.forward) {
+        if let Some(Hops::One(hop)) = self.resolved.borrow().as_ref().map(|resolved| &resolved.target) {
             hop.sweep(now);
         }
         !self.watched.is_closed() && (held || now - self.used.get() < limits::WATCH_IDLE)
@@ -171,15 +167,35 @@ impl Destination {
 }
 
 impl Resolved {
-    pub fn hops(&self) -> Hops {
-        self.forward.clone()
+    /// Where traffic goes that no rule is for.
+    pub fn target(&self) -> Hops {
+        self.target.clone()
     }
+
+    /// The hops of one of a rule's backends; `None` when that leads nowhere. Who is there is asked when it is first needed.
+    pub fn backend(&self, worker: &Rc<Worker>, found: Found, backend: usize) -> Option<Hops> {
+        let place = (found.rule, backend);
+        if let Some(hops) = self.backends.borrow().get(&place) {
+            return Some(hops.clone());
+        }
+        let rule = self.policy.routes.rule(found)?;
+        let BackendRef::Service(service) = &rule.backends.get(backend)?.backend else { return None };
+        let hops = balanced(worker, service, self.address);
+        self.backends.borrow_mut().insert(place, hops.clone());
+        Some(hops)
+    }
+}
+
+/// The endpoints of a Service, of the family that the application dialled.
+fn balanced(worker: &Rc<Worker>, service: &ServicePort, address: SocketAddr) -> Hops {
+    Hops::Balanced(Rc::new(Dialled { address, backend: worker.backend(service, address.is_ipv4()) }))
 }
 
 impl Hops {
     /// A hop, another one than those that were tried if there is one.
     pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
         match self {
+            Self::None => Err(Failed::untouched(Reason::ProxyInternalError, "nothing was decided")),
             Self::One(hop) => Ok(Chosen::new(hop.clone(), Load::default(), true)),
             Self::Balanced(dialled) => dialled.backend.choose(worker, tried, dialled.address).await,
         }
@@ -188,7 +204,7 @@ impl Hops {
     /// Whether there is one besides these: as control says now, which may be more than when they were chosen.
     pub fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
         match self {
-            Self::One(_) => false,
+            Self::None | Self::One(_) => false,
             Self::Balanced(dialled) => {
                 let Dialled { address, backend } = &**dialled;
                 backend.others(tried.clone()) || backend.may_fall_back(tried, *address)

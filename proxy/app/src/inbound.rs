@@ -6,7 +6,8 @@ use crate::{
     detection::{self, Detected, detect},
     hop::Hop,
     logged::{self, Origin},
-    requests::{Requests, Routed},
+    requests::{Requests, Route},
+    routed::Routed,
     streams, tcp,
     telemetry::Direction::Inbound,
     worker::{Beginning, Worker},
@@ -57,10 +58,7 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
                 worker.remember(service, beginning);
             }
             worker.telemetry.detected(Inbound, protocol.as_str(), how.as_str());
-            let route = {
-                let local = local.clone();
-                move || routed(&local, &local.hop)
-            };
+            let route = Arrived { hop: local.hop.clone(), local };
             match protocol {
                 Protocol::Http1 => {
                     detection::keep(upstream);
@@ -103,10 +101,7 @@ async fn peer(worker: Rc<Worker>, local: Rc<Local>, origin: Origin, socket: Stre
     hop.edge.connection_opened();
     let origin = Origin { identity: Some(accepted.peer().clone()), ..origin };
     let Accepted { streams, .. } = accepted;
-    let route = {
-        let (local, hop) = (local.clone(), hop.clone());
-        move || routed(&local, &hop)
-    };
+    let route = Arrived { local: local.clone(), hop: hop.clone() };
     let requests = Rc::new(Requests { worker: worker.clone(), direction: Inbound, origin, route });
     let refused = || requests.refuse_stream();
     let ended = streams::serve(&worker, Inbound, streams, refused, |incoming| {
@@ -119,12 +114,7 @@ async fn peer(worker: Rc<Worker>, local: Rc<Local>, origin: Origin, socket: Stre
 }
 
 /// One stream: a message or a TCP connection, as it says itself.
-async fn stream<F: Fn() -> Routed + 'static>(
-    requests: Rc<Requests<F>>,
-    local: Rc<Local>,
-    hop: Rc<Hop>,
-    incoming: Incoming,
-) {
+async fn stream(requests: Rc<Requests<Arrived>>, local: Rc<Local>, hop: Rc<Hop>, incoming: Incoming) {
     let Incoming { request, respond, open } = incoming;
     let (parts, body) = request.into_parts();
     match StreamRequest::wire(parts) {
@@ -136,17 +126,28 @@ async fn stream<F: Fn() -> Routed + 'static>(
     }
 }
 
-fn routed(local: &Local, hop: &Rc<Hop>) -> Routed {
-    let (protocol, service) = local.said();
-    Routed { hops: Hops::One(hop.clone()), connect_timeout: LOCAL_CONNECT_WAIT, protocol, service }
+/// What has arrived at one of our own ports goes to the application there.
+struct Arrived {
+    local: Rc<Local>,
+    hop: Rc<Hop>,
 }
 
-async fn tcp_stream<F: Fn() -> Routed>(
-    requests: &Requests<F>,
-    local: &Local,
-    hop: &Hop,
-    mut incoming: Incoming,
-) {
+impl Route for Arrived {
+    fn service(&self) -> Option<Rc<str>> {
+        self.local.said().1
+    }
+
+    fn route(&self, _: &Client) -> Routed {
+        routed(&self.local, &self.hop)
+    }
+}
+
+fn routed(local: &Local, hop: &Rc<Hop>) -> Routed {
+    let (protocol, service) = local.said();
+    Routed::to(Hops::One(hop.clone()), protocol, service)
+}
+
+async fn tcp_stream(requests: &Requests<Arrived>, local: &Local, hop: &Hop, mut incoming: Incoming) {
     let (begun, edge) = (Instant::now(), &hop.edge);
     let (carried, ended) = match local.plain().connect(LOCAL_CONNECT_WAIT).await {
         Ok(stream) => {
@@ -169,7 +170,7 @@ async fn tcp_stream<F: Fn() -> Routed>(
     if let Some(failed) = &failed {
         edge.failed(failed.reason);
     }
-    let service = (requests.route)().service;
+    let service = requests.route.service();
     let line = logged::Connection {
         origin: &requests.origin,
         service: service.as_deref(),

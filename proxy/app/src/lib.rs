@@ -21,6 +21,7 @@ pub mod probe;
 pub mod proxy;
 mod requests;
 mod respond;
+mod routed;
 mod seldom;
 mod streams;
 mod tcp;

@@ -4,7 +4,8 @@ use crate::{
     destination::Destination,
     detection::{self, Detected, detect, http_of},
     logged::Origin,
-    requests::{Requests, Routed},
+    requests::{Requests, Route},
+    routed::Routed,
     tcp,
     telemetry::Direction::Outbound,
     worker::Worker,
@@ -12,7 +13,7 @@ use crate::{
 use bytes::BytesMut;
 use policy::Reason;
 use proxy_detect::{How, Protocol};
-use proxy_http::{connection::Connection, failed::Failed};
+use proxy_http::{client::Client, connection::Connection, failed::Failed};
 use proxy_transport::Stream;
 use std::rc::Rc;
 
@@ -27,17 +28,16 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
     }
     let destination = worker.destination(original).await;
     let origin = Origin::new(&worker, original, &client);
-    let path = Box::new(tcp::Path::new(&worker, Outbound, origin, route(&worker, &destination)));
+    let resolved = destination.resolve(&worker);
+    let path =
+        Box::new(tcp::Path::new(&worker, Outbound, origin, Routed::connection(&worker, resolved, None)));
     let mut client = Connection::new(client, BytesMut::new());
     // Each phase has a box of its own, so that a connection holds no more memory than its phase needs: 15 KiB otherwise.
     match Box::pin(protocol(&path, &destination, &mut client)).await {
         Ok(Detected { protocol: protocol @ (Protocol::Http1 | Protocol::Http2), upstream, .. }) => {
             detection::keep(upstream.filter(|_| protocol == Protocol::Http1));
-            let route = {
-                let worker = worker.clone();
-                move || route(&worker, &destination)
-            };
             let origin = path.origin;
+            let route = Dialled { worker: worker.clone(), destination };
             let requests = Requests { worker, direction: Outbound, origin, route };
             if protocol == Protocol::Http1 {
                 Box::pin(requests.serve_http1(client)).await;
@@ -60,7 +60,7 @@ async fn protocol(
     let worker = path.worker;
     let resolved = destination.resolve(worker);
     let remembered = resolved.service.as_ref().and_then(|service| worker.beginning(service));
-    let known = match resolved.protocol {
+    let known = match resolved.policy.protocol {
         policy::Protocol::Opaque | policy::Protocol::Tls => Some(Protocol::Opaque),
         declared @ (policy::Protocol::Http1 | policy::Protocol::Http2 | policy::Protocol::Grpc) => {
             Some(http_of(worker, client, declared).await)
@@ -78,13 +78,19 @@ async fn protocol(
     Ok(detected)
 }
 
-fn route(worker: &Rc<Worker>, destination: &Destination) -> Routed {
-    let resolved = destination.resolve(worker);
-    Routed {
-        hops: resolved.hops(),
-        connect_timeout: resolved.connect_timeout,
-        protocol: resolved.protocol,
-        service: resolved.label.clone(),
+/// What the application dialled: each request is decided by the policy that holds when it comes.
+struct Dialled {
+    worker: Rc<Worker>,
+    destination: Rc<Destination>,
+}
+
+impl Route for Dialled {
+    fn service(&self) -> Option<Rc<str>> {
+        self.destination.resolve(&self.worker).label.clone()
+    }
+
+    fn route(&self, client: &Client) -> Routed {
+        Routed::request(&self.worker, self.destination.resolve(&self.worker), client)
     }
 }
 

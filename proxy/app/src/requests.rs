@@ -1,14 +1,17 @@
 //! Requests: the stages that each passes, and what becomes of a failure. HTTP/1 brings them one after the other on a
 //! connection, HTTP/2 side by side on its streams.
 
+mod edit;
 mod http1;
 mod line;
+mod own;
 
 use crate::{
-    destination::{ATTEMPTS, Chosen, Hops},
+    destination::{ATTEMPTS, Chosen},
     hop::{Hop, Way},
     logged::{self, Origin},
     respond::Answer,
+    routed::Routed,
     streams, tcp,
     telemetry::Direction,
     worker::Worker,
@@ -34,22 +37,19 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
 
 /// Who asks, and where requests may go.
-pub struct Requests<F> {
+pub struct Requests<R> {
     pub worker: Rc<Worker>,
     pub direction: Direction,
     pub origin: Origin,
-    /// Asked anew for each request: policy may have changed.
-    pub route: F,
+    pub route: R,
 }
 
-/// Where one request may go.
-pub struct Routed {
-    pub hops: Hops,
-    pub connect_timeout: Duration,
-    /// What the owner of the port says that it speaks.
-    pub protocol: Protocol,
-    /// The service that was asked for: a label of refusals.
-    pub service: Option<Rc<str>>,
+/// Whom requests are for, and where each may go. Asked anew for each: policy may have changed.
+pub trait Route {
+    /// The service that is asked for: a label of refusals.
+    fn service(&self) -> Option<Rc<str>>;
+
+    fn route(&self, client: &Client) -> Routed;
 }
 
 /// A request under way, with the side that it came from and that its answer goes to.
@@ -68,7 +68,7 @@ pub struct Exchange {
 type Ended = (Box<Exchange>, Answered);
 type Stopped = (Box<Exchange>, Failed);
 
-impl<F: Fn() -> Routed + 'static> Requests<F> {
+impl<R: Route + 'static> Requests<R> {
     /// Serves a program's connection of HTTP/2 to its end.
     pub async fn serve_http2(self, client: Connection) {
         let (stream, read) = client.into_parts();
@@ -90,10 +90,11 @@ impl<F: Fn() -> Routed + 'static> Requests<F> {
     }
 }
 
-impl<F: Fn() -> Routed> Requests<F> {
+impl<R: Route> Requests<R> {
     /// Serves one request that is alone on its stream.
     pub async fn one(&self, client: Client) {
-        let exchange = Box::new(Exchange::new(client, (self.route)()));
+        let routed = self.route.route(&client);
+        let exchange = Box::new(Exchange::new(client, routed));
         // Its outcome is with the client, and counted.
         let ended = stages(&self.worker, self.direction).call(exchange).await;
         log(&self.worker, self.direction, &self.origin, &ended);
@@ -101,14 +102,14 @@ impl<F: Fn() -> Routed> Requests<F> {
 
     /// Tells of a stream that was refused, as there are too many.
     pub fn refuse_stream(&self) {
-        let service = (self.route)().service;
+        let service = self.route.service();
         let failed = Failed::new(Reason::ConnectionLimitReached, "there are as many streams as may be");
         logged::Connection::refused(&self.origin, service.as_deref(), &failed)
             .log(&self.worker, self.direction);
     }
 
     fn broken(&self, failed: &Failed) {
-        let (worker, direction, service) = (&self.worker, self.direction, (self.route)().service);
+        let (worker, direction, service) = (&self.worker, self.direction, self.route.service());
         tracing::info!(direction = direction.as_str(), service = service.as_deref(), reason = %failed.reason, "{}", failed.detail);
         worker.telemetry.reason(direction, service.as_deref(), failed.reason);
         logged::Connection::refused(&self.origin, service.as_deref(), failed).log(worker, direction);
@@ -119,6 +120,7 @@ impl<F: Fn() -> Routed> Requests<F> {
 fn stages(worker: &Rc<Worker>, direction: Direction) -> impl Stage + use<> {
     ServiceBuilder::new()
         .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
+        .layer(layer_fn(|inner| own::answer_by_rule(worker.clone(), direction, inner)))
         .layer(layer_fn(replay))
         .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| measure(direction, inner)))
@@ -152,7 +154,12 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
     let mut held = hold(client, routed, chosen, !tried.is_empty()).await?;
     chosen.connected();
     client.count_down();
-    let progress = Progress { ending: worker.draining(), answered: &|| chosen.answered() };
+    let edits = edit::of_response(routed, client);
+    let progress = Progress {
+        ending: worker.draining(),
+        answered: &|| chosen.answered(),
+        edit: edits.as_ref().map(|edit| edit as &dyn Fn(&mut http::HeaderMap)),
+    };
     let hop = match &mut held {
         Held::Stream(lease) => NextHop::Stream(lease),
         Held::Plain(_, taken) => NextHop::Plain {
@@ -186,10 +193,10 @@ async fn hold<'a>(
     chosen: &'a Chosen,
     again: bool,
 ) -> Result<Held<'a>, Failed> {
-    let wait = chosen.wait(routed.connect_timeout);
+    let wait = chosen.wait(routed.connect_wait());
     let (streams, program) = match &chosen.hop.way {
         Way::Peer(streams) => (Some(streams), None),
-        Way::Program(program) => (routed.speaks_http2(client).then_some(&program.streams), Some(program)),
+        Way::Program(program) => (speaks_http2(routed, client).then_some(&program.streams), Some(program)),
     };
     if let Some(streams) = streams {
         let lease = within(client, streams.lease(wait)).await?;
@@ -213,14 +220,12 @@ async fn within<T>(client: &Client, wait: impl Future<Output = Result<T, Failed>
     }
 }
 
-impl Routed {
-    /// The client does so, or the owner of the port says that it does. A WebSocket may meet a server that is of HTTP/1.1 alone.
-    fn speaks_http2(&self, client: &Client) -> bool {
-        match self.protocol {
-            Protocol::Http2 | Protocol::Grpc => true,
-            Protocol::Http1 if client.is_websocket() => false,
-            _ => client.version() == http::Version::HTTP_2,
-        }
+/// The client does so, or the owner of the port says that it does. A WebSocket may meet a server that is of HTTP/1.1 alone.
+fn speaks_http2(routed: &Routed, client: &Client) -> bool {
+    match routed.protocol {
+        Protocol::Http2 | Protocol::Grpc => true,
+        Protocol::Http1 if client.is_websocket() => false,
+        _ => client.version() == http::Version::HTTP_2,
     }
 }
 
@@ -257,7 +262,7 @@ where
                         edge.request_moved(failed.reason);
                     } else {
                         edge.failed(failed.reason);
-                        let status = if failed.answered { 0 } else { failed.reason.status() };
+                        let status = if failed.answered { 0 } else { failed.status() };
                         edge.request_finished(status, now - begin);
                     }
                     let unreachable = failed.replay == Replay::Untouched;
@@ -285,8 +290,8 @@ where
                     worker.telemetry.unsent(
                         direction,
                         service,
-                        failed.reason,
-                        failed.reason.status(),
+                        Some(failed.reason),
+                        failed.status(),
                         elapsed,
                     );
                     return Err((exchange, failed));
@@ -379,7 +384,7 @@ fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) 
     {
         let _ = send.send_data(body, true);
     }
-    let grpc_status = grpc.then(|| failed.reason.grpc_status());
+    let grpc_status = grpc.then(|| failed.grpc_status());
     Answered { status, grpc_status, ..Answered::default() }
 }
 

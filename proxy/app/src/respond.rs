@@ -1,22 +1,25 @@
 //! What a proxy answers by itself: the one place where a reason becomes a response.
 
 use crate::telemetry::Direction;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use policy::Reason;
 use proxy_h1::Version;
 use proxy_http::{failed::Failed, grpc};
 use std::net::SocketAddr;
 
-/// An answer for a failure.
+/// An answer that the proxy gives by itself.
 pub struct Answer {
     pub status: u16,
-    proxy_status: Option<String>,
+    /// By the names as HTTP/1 writes them.
+    fields: Vec<(&'static str, String)>,
     body: String,
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
 impl Answer {
-    /// `status`: what a codec knows better than the reason (414, 431, 501, …). Callers outside of the mesh are not told more
-    /// than the status: `inside` says that this one is of it.
+    /// For a failure. `status`: what a codec knows better than the reason (414, 431, 501, …). Callers outside of the mesh are not told
+    /// more than the status: `inside` says that this one is of it.
     pub fn new(
         direction: Direction,
         failed: &Failed,
@@ -24,16 +27,23 @@ impl Answer {
         next_hop: Option<SocketAddr>,
         inside: bool,
     ) -> Self {
-        let status = status.unwrap_or(failed.reason.status());
+        let status = status.unwrap_or(failed.status());
         if !inside {
             let text = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-            return Self { status, proxy_status: None, body: format!("{}\n", text.unwrap_or("Error")) };
+            let body = format!("{}\n", text.unwrap_or("Error"));
+            return Self { status, fields: vec![("Content-Type", TEXT.into())], body };
         }
+        let said = proxy_status(direction, failed, next_hop);
         Self {
             status,
-            proxy_status: Some(proxy_status(direction, failed, next_hop)),
+            fields: vec![("Proxy-Status", said), ("Content-Type", TEXT.into())],
             body: body(failed.reason, &failed.detail, next_hop),
         }
+    }
+
+    /// Of a rule's own. The fields' values are printable ASCII.
+    pub fn own(status: u16, fields: Vec<(&'static str, String)>, body: String) -> Self {
+        Self { status, fields, body }
     }
 
     /// For a call of gRPC: a response that is all trailers, as its client looks at nothing else.
@@ -41,8 +51,8 @@ impl Answer {
         let mut response = Response::new(());
         *response.headers_mut() = grpc::outcome(failed);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         self.say(headers);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
 
@@ -52,28 +62,36 @@ impl Answer {
         *response.status_mut() = StatusCode::from_u16(self.status).expect("statuses are of three digits");
         let headers = response.headers_mut();
         self.say(headers);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        if self.has_body() {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
         (response, self.body.clone().into())
     }
 
     fn say(&self, headers: &mut HeaderMap) {
-        if let Some(text) = &self.proxy_status {
-            let value = HeaderValue::from_str(text).expect("a structured field is printable ASCII");
-            headers.insert("proxy-status", value);
+        for (name, value) in &self.fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name of ours");
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.append(name, value);
+            }
         }
+    }
+
+    /// RFC 9110 §8.6: a 204 says nothing of a length.
+    fn has_body(&self) -> bool {
+        self.status != 204
     }
 
     /// For a client that speaks HTTP/1.
     pub fn write(&self, out: &mut Vec<u8>, head: bool, close: bool) {
-        let status = StatusCode::from_u16(self.status).expect("statuses are of three digits");
-        let reason = status.canonical_reason().unwrap_or("Error");
-        proxy_h1::write_status_line(out, Version::Http11, self.status, reason.as_bytes());
-        if let Some(text) = &self.proxy_status {
-            proxy_h1::write_field(out, b"Proxy-Status", text.as_bytes());
+        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        proxy_h1::write_status_line(out, Version::Http11, self.status, reason.unwrap_or_default().as_bytes());
+        for (name, value) in &self.fields {
+            proxy_h1::write_field(out, name.as_bytes(), value.as_bytes());
         }
-        proxy_h1::write_field(out, b"Content-Type", b"text/plain; charset=utf-8");
-        proxy_h1::write_field(out, b"Content-Length", self.body.len().to_string().as_bytes());
+        if self.has_body() {
+            proxy_h1::write_field(out, b"Content-Length", self.body.len().to_string().as_bytes());
+        }
         if close {
             proxy_h1::write_field(out, b"Connection", b"close");
         }

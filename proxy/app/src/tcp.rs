@@ -4,7 +4,7 @@ use crate::{
     destination::{ATTEMPTS, Chosen},
     hop::Hop,
     logged::{self, Origin},
-    requests::Routed,
+    routed::Routed,
     telemetry::Direction,
     worker::Worker,
 };
@@ -79,7 +79,7 @@ impl<'a> Path<'a> {
             })?;
             let in_flight = chosen.load.start(Instant::now().into_std());
             self.tried.borrow_mut().push(chosen.hop.clone());
-            match chosen.hop.connect(chosen.wait(self.routed.connect_timeout)).await {
+            match chosen.hop.connect(chosen.wait(self.routed.connect_wait())).await {
                 Ok(upstream) => {
                     in_flight.finish(Instant::now().into_std(), Outcome::Answered);
                     return Ok((upstream, chosen));

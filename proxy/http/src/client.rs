@@ -5,7 +5,7 @@ use crate::{
     connection::{Connection, Writer},
     failed::Failed,
     grpc,
-    head::{ClientFraming, RequestRef, ResponseRef, StreamRequest, write_interim, write_switching},
+    head::{ClientFraming, RequestRef, ResponseRef, StreamRequest, origin, write_interim, write_switching},
     inflow::Inflow,
     kept::Kept,
     served::{Incoming, Open},
@@ -13,8 +13,10 @@ use crate::{
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::header::CONTENT_TYPE;
+use policy::facts::joined;
 use proxy_h1::{BodyLength, Decoder, RequestHead};
 use std::{
+    borrow::Cow,
     future::poll_fn,
     task::{Context, Poll},
 };
@@ -31,6 +33,8 @@ pub struct Http1 {
     pub connection: Connection,
     pub head: RequestHead,
     pub body: BodyLength,
+    /// The head as a rule changed it.
+    edited: Option<Box<StreamRequest>>,
     decoder: Decoder,
     kept: Kept,
 }
@@ -38,6 +42,8 @@ pub struct Http1 {
 /// On a stream of its own, of a program or of a peer proxy.
 pub struct Http2 {
     pub request: StreamRequest,
+    /// The same as a rule changed it.
+    edited: Option<Box<StreamRequest>>,
     body: Inflow,
     has_body: bool,
     kept: Kept,
@@ -67,6 +73,7 @@ impl Client {
             connection,
             head: RequestHead::default(),
             body: BodyLength::None,
+            edited: None,
             decoder: Decoder::new(BodyLength::None),
             kept: Kept::default(),
         }))
@@ -78,7 +85,7 @@ impl Client {
             request.parts.headers.get(grpc::TIMEOUT).and_then(|value| grpc::timeout(value.as_bytes()));
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let kept = Kept::default();
-        let client = Http2 { request, body, has_body, kept, deadline, respond, _open: open };
+        let client = Http2 { request, edited: None, body, has_body, kept, deadline, respond, _open: open };
         Self::Http2(Box::new(client))
     }
 
@@ -89,10 +96,49 @@ impl Client {
         Self::http2(StreamRequest::program(parts), body, respond, open)
     }
 
+    /// As it came.
     pub(crate) fn head(&self) -> RequestRef<'_> {
         match self {
             Self::Http1(client) => RequestRef::Http1(&client.head, client.body),
             Self::Http2(client) => RequestRef::Http2(&client.request),
+        }
+    }
+
+    /// A copy of the head, to be changed: it goes on in the place of the one that came.
+    pub fn edit(&mut self) -> &mut StreamRequest {
+        let copy = Box::new(StreamRequest::copy_of(self.head()));
+        let edited = match self {
+            Self::Http1(client) => &mut client.edited,
+            Self::Http2(client) => &mut client.edited,
+        };
+        edited.insert(copy)
+    }
+
+    /// The values of all fields of this name; of `host`, whom the request is for.
+    pub fn values(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        if name == "host" {
+            return Some(self.authority()).filter(|host| !host.is_empty()).map(Cow::Borrowed);
+        }
+        match self {
+            Self::Http1(client) => joined(
+                client
+                    .head
+                    .fields()
+                    .iter()
+                    .filter(|one| one.name.eq_ignore_ascii_case(name.as_bytes()))
+                    .map(|one| one.value),
+            ),
+            Self::Http2(client) => {
+                joined(client.request.parts.headers.get_all(name).iter().map(http::HeaderValue::as_bytes))
+            }
+        }
+    }
+
+    /// Path and query, whatever the form of the target.
+    pub fn path(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Http1(client) => origin(&client.head),
+            Self::Http2(client) => Cow::Borrowed(client.request.path()),
         }
     }
 
@@ -150,7 +196,8 @@ impl Client {
             && let Some(deadline) = client.deadline
         {
             let left = deadline.saturating_duration_since(Instant::now());
-            grpc::count_down(&mut client.request.parts.headers, left);
+            let going = client.edited.as_deref_mut().unwrap_or(&mut client.request);
+            grpc::count_down(&mut going.parts.headers, left);
         }
     }
 
@@ -180,16 +227,21 @@ impl Client {
     pub(crate) fn sides(&mut self) -> Sides<'_> {
         match self {
             Self::Http1(client) => {
-                let Http1 { connection: Connection { reader, writer }, head, body, decoder, kept } =
+                let Http1 { connection: Connection { reader, writer }, head, body, edited, decoder, kept } =
                     &mut **client;
                 let responder = Responder::Http1 { writer, framing: ClientFraming::of(head) };
                 let source = Source::framed(reader, decoder);
-                Sides { head: RequestRef::Http1(head, *body), source, kept, responder }
+                let head = match edited {
+                    Some(edited) => RequestRef::Http2(edited),
+                    None => RequestRef::Http1(head, *body),
+                };
+                Sides { head, source, kept, responder }
             }
             Self::Http2(client) => {
-                let Http2 { request, body, kept, respond, .. } = &mut **client;
+                let Http2 { request, edited, body, kept, respond, .. } = &mut **client;
                 let responder = Responder::Http2 { respond, wire: request.wire };
-                Sides { head: RequestRef::Http2(request), source: Source::stream(body), kept, responder }
+                let head = RequestRef::Http2(edited.as_deref().unwrap_or(request));
+                Sides { head, source: Source::stream(body), kept, responder }
             }
         }
     }
@@ -199,6 +251,7 @@ impl Http1 {
     /// A request's head has been read: its body begins.
     pub fn begin(&mut self, body: BodyLength) {
         self.body = body;
+        self.edited = None;
         self.decoder = Decoder::new(body);
         self.kept.clear();
     }
@@ -207,6 +260,7 @@ impl Http1 {
     pub fn rest(&mut self) {
         self.connection.rest();
         self.head.clear();
+        self.edited = None;
         self.kept.clear();
     }
 }

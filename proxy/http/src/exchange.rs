@@ -8,13 +8,13 @@ use crate::{
     client::{Client, Responder, Sides},
     failed::{Failed, Replay},
     grpc,
-    head::RequestRef,
+    head::{RequestRef, ResponseRef},
     kept::Kept,
     next_hop::{Answers, Begun, NextHop},
     streams::Lease,
     tunnel::tunnel,
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use policy::Reason;
 use std::{
     cell::{Cell, RefCell},
@@ -49,6 +49,22 @@ pub struct Progress<'a> {
     pub ending: &'a Cell<bool>,
     /// Called when the final answer's head has come.
     pub answered: &'a dyn Fn(),
+    /// Changes the final answer's fields.
+    pub edit: Option<&'a dyn Fn(&mut HeaderMap)>,
+}
+
+impl Progress<'_> {
+    /// Gives the head of the final answer, as it goes to the client, to `give`.
+    fn final_head<T>(&self, head: ResponseRef<'_>, give: impl FnOnce(ResponseRef<'_>) -> T) -> T {
+        match self.edit {
+            None => give(head),
+            Some(edit) => {
+                let mut parts = head.into_parts();
+                edit(&mut parts.headers);
+                give(ResponseRef::Http2(&mut parts))
+            }
+        }
+    }
 }
 
 /// Both bodies as they go.
@@ -176,7 +192,9 @@ impl Way<'_> {
         count.head_of(answers);
         let (length, bodiless) = answers.body()?;
         let last = self.progress.ending.get() || !count.sent.get();
-        let (sink, keep_alive) = responder.respond(answers.head(), length, bodiless, last)?;
+        let (sink, keep_alive) = self
+            .progress
+            .final_head(answers.head(), |head| responder.respond(head, length, bodiless, last))?;
         count.begun.set(true);
         let stays = answers.stays();
         *down = sink;
@@ -220,7 +238,8 @@ async fn tunnelled(
     if !accepted {
         // Nothing that follows can be told from the tunnel's first bytes: the client's connection ends with this.
         let (length, bodiless) = answers.body()?;
-        let (down, _) = responder.respond(answers.head(), length, bodiless, true)?;
+        let (down, _) =
+            progress.final_head(answers.head(), |head| responder.respond(head, length, bodiless, true))?;
         if let Some(mut down) = down {
             let carried = pump(&mut answers.source(), &mut down, &count.response).await;
             carried.map_err(|error| {

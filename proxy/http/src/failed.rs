@@ -19,6 +19,15 @@ pub struct Failed {
     pub reset: Option<h2::Reason>,
     /// The peer proxy met it, not we.
     pub by_peer: bool,
+    /// What a policy wants to be answered, in the place of what the reason says.
+    pub told: Option<Told>,
+}
+
+/// An outcome that a policy has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Http(u16),
+    Grpc(u16),
 }
 
 /// May the request be sent again, on another endpoint if there is one? Only when nothing of it can have been executed.
@@ -34,11 +43,28 @@ pub enum Replay {
 impl Failed {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         let (replay, answered) = (Replay::Never, false);
-        Self { reason, detail: detail.into(), replay, answered, reset: None, by_peer: false }
+        Self { reason, detail: detail.into(), replay, answered, reset: None, by_peer: false, told: None }
     }
 
     pub fn untouched(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { replay: Replay::Untouched, ..Self::new(reason, detail) }
+    }
+
+    /// The status that an HTTP client is told.
+    pub fn status(&self) -> u16 {
+        match self.told {
+            Some(Told::Http(status)) => status,
+            _ => self.reason.status(),
+        }
+    }
+
+    /// The outcome that a gRPC client is told.
+    pub fn grpc_status(&self) -> u16 {
+        match self.told {
+            Some(Told::Grpc(status)) => status,
+            Some(Told::Http(status)) => policy::reason::grpc_status_of(status),
+            None => self.reason.grpc_status(),
+        }
     }
 
     /// The client is not there to be answered.

@@ -65,7 +65,7 @@ pub fn overdue() -> Failed {
 /// The fields that tell a failure of ours: a gRPC caller looks at nothing else.
 pub fn outcome(failed: &Failed) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(4);
-    fields.insert(STATUS, HeaderValue::from(failed.reason.grpc_status()));
+    fields.insert(STATUS, HeaderValue::from(failed.grpc_status()));
     let message = format!("weft: {}: {} {}", failed.reason, failed.reason.says(), failed.detail);
     // The message is percent-encoded (gRPC over HTTP/2, "Status-Message").
     let mut encoded = String::with_capacity(message.len());

@@ -17,10 +17,12 @@
 //! Here is a head as it came, and what can be asked of it; `stream` writes it as a stream's, `bytes` as HTTP/1.1's.
 
 mod bytes;
+mod edited;
 mod received;
 mod stream;
 
 pub use self::bytes::{ClientFraming, Following};
+pub use self::edited::is_fixed;
 pub use self::received::StreamRequest;
 pub(crate) use self::{
     bytes::{write_interim, write_switching},
@@ -34,7 +36,8 @@ use self::{
 use crate::{failed::Failed, websocket};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, response};
 use policy::Reason;
-use proxy_h1::{BodyLength, RequestHead, ResponseHead, Version};
+use proxy_h1::{BodyLength, RequestHead, ResponseHead, TargetForm, Version};
+use std::borrow::Cow;
 
 const WEFT_HTTP: HeaderName = HeaderName::from_static("weft-http");
 const WEFT_TARGET: HeaderName = HeaderName::from_static("weft-target");
@@ -133,6 +136,19 @@ impl<'a> RequestRef<'a> {
 }
 
 impl ResponseRef<'_> {
+    /// The head in the form of a stream's, to be changed.
+    pub(crate) fn into_parts(self) -> response::Parts {
+        match self {
+            Self::Http1(head, method) => stream_response(head, method, true, false).into_parts().0,
+            Self::Http2(parts) => {
+                let (mut taken, ()) = Response::new(()).into_parts();
+                taken.status = parts.status;
+                taken.headers = std::mem::take(&mut parts.headers);
+                taken
+            }
+        }
+    }
+
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Http1(head, _) => head.status(),
@@ -189,6 +205,14 @@ pub(crate) fn untouched(headers: &HeaderMap) -> Option<Failed> {
     let (word, detail) = headers.get(WEFT_UNTOUCHED)?.to_str().ok()?.split_once("; ")?;
     let failed = Failed::untouched(Reason::of(word)?, detail.to_owned());
     Some(Failed { by_peer: true, ..failed })
+}
+
+/// Path and query of an HTTP/1 request, whatever the form of its target.
+pub(crate) fn origin(head: &RequestHead) -> Cow<'_, [u8]> {
+    match head.target_form() {
+        TargetForm::Absolute => Cow::Owned(stream::origin_form(head)),
+        _ => Cow::Borrowed(head.target()),
+    }
 }
 
 /// Drops what only proxies may say.

@@ -111,9 +111,8 @@ impl Question for Destination {
             Target::External => json!("external"),
         };
         json!({
-            "target": target,
-            "protocol": answer.protocol.as_str(),
-            "connect_timeout_ms": u64::try_from(answer.connect_timeout.as_millis()).unwrap_or(u64::MAX),
+        "target": target,
+        "protocol": answer.protocol.as_str(),
         })
     }
 }

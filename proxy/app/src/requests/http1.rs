@@ -1,9 +1,10 @@
 //! Requests of HTTP/1, one after the other on a connection: reading the next head, and how the connection ends.
 
-use super::{Exchange, Requests, Routed, line::log, stages};
-use crate::{logged::Origin, respond::Answer, telemetry::Direction, worker::Worker};
+use super::{Exchange, Requests, Route, line::log, stages};
+use crate::routed::Routed;
+use crate::{destination::Hops, logged::Origin, respond::Answer, telemetry::Direction, worker::Worker};
 use http::StatusCode;
-use policy::{Reason, limits};
+use policy::{Protocol, Reason, limits};
 use proxy_h1::{BodyLength, Limits, Parse, Refusal};
 use proxy_http::{
     client::{Client, Http1},
@@ -24,12 +25,14 @@ use tower::Service;
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
-impl<F: Fn() -> Routed> Requests<F> {
+impl<R: Route> Requests<R> {
     /// Serves a connection of HTTP/1 to its end.
     pub async fn serve_http1(self, client: Connection) {
         let Self { worker, direction, origin, route } = self;
         let mut stages = stages(&worker, direction);
-        let mut exchange = Box::new(Exchange::new(Client::http1(client), route()));
+        let client = Client::http1(client);
+        let nothing = Routed::to(Hops::None, Protocol::Auto, route.service());
+        let mut exchange = Box::new(Exchange::new(client, nothing));
         loop {
             match next_request(&worker, exchange.http1()).await {
                 Next::Request => {}
@@ -38,7 +41,7 @@ impl<F: Fn() -> Routed> Requests<F> {
                 }
                 Next::End => return,
             }
-            exchange.routed = route();
+            exchange.routed = route.route(&exchange.client);
             exchange.begun = Instant::now();
             // Boxed, so that a connection that waits for its next request is small: the stages are most of its state.
             let ended = Box::pin(stages.call(exchange)).await;
@@ -171,7 +174,7 @@ async fn refuse(
     status: u16,
 ) {
     let service = exchange.routed.service.as_deref();
-    worker.telemetry.unsent(direction, service, failed.reason, status, Duration::ZERO);
+    worker.telemetry.unsent(direction, service, Some(failed.reason), status, Duration::ZERO);
     let inside = direction == Direction::Outbound;
     let answer = Answer::new(direction, &failed, Some(status), None, inside);
     let written = write(&mut exchange.http1().connection, &answer, false, true).await.is_ok();

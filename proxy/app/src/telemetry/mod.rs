@@ -181,12 +181,13 @@ impl Worker {
             .failed(reason);
     }
 
-    /// Counts a request that was sent nowhere: as one of the service, with no backend. `status` is what its client was told.
+    /// Counts a request that was sent nowhere: as one of the service, with no backend. `status` is what its client was told, `reason`
+    /// why, unless a rule wants it so.
     pub fn unsent(
         &self,
         direction: Direction,
         service: Option<&str>,
-        reason: Reason,
+        reason: Option<Reason>,
         status: u16,
         elapsed: Duration,
     ) {
@@ -200,7 +201,9 @@ impl Worker {
             tls: "none",
         });
         edge.request_started();
-        edge.failed(reason);
+        if let Some(reason) = reason {
+            edge.failed(reason);
+        }
         edge.request_finished(status, elapsed);
     }
 

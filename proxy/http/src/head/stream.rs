@@ -70,7 +70,7 @@ fn set_target(request: &mut Request<()>, headers: &mut HeaderMap, head: &Request
 }
 
 /// What an absolute target is to its origin server: path and query, of which the path is never empty (RFC 9112 §3.2.1).
-fn origin_form(head: &RequestHead) -> Vec<u8> {
+pub(super) fn origin_form(head: &RequestHead) -> Vec<u8> {
     let target = head.target();
     let scheme = target.iter().position(|byte| *byte == b':').unwrap_or_default();
     let path = target.get(scheme + "://".len() + head.authority().len()..).unwrap_or_default();
@@ -121,7 +121,7 @@ fn program_uri(method: &Method, authority: &[u8], path: &[u8]) -> Uri {
 }
 
 /// With what no target may contain (RFC 3986 §2) percent-encoded: programs differ in what they take of it.
-fn escaped(target: &[u8]) -> Vec<u8> {
+pub(super) fn escaped(target: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(target.len() + 16);
     for byte in target {
         match byte {
@@ -148,10 +148,12 @@ fn for_program(request: &mut Request<()>, upgrade: Option<&[u8]>) {
 }
 
 impl StreamRequest {
-    /// As the head of a stream to a peer proxy, of a client that speaks HTTP/2.
+    /// As the head of a stream to a peer proxy: of a client that speaks HTTP/2, or of another one's that was changed, which says so.
     pub(super) fn to_wire(&self) -> Request<()> {
         let mut request = self.copy(self.parts.uri.clone());
-        request.headers_mut().insert(WEFT_HTTP, HeaderValue::from_static("2"));
+        if self.version == http::Version::HTTP_2 {
+            request.headers_mut().insert(WEFT_HTTP, HeaderValue::from_static("2"));
+        }
         if let Some(protocol) = &self.upgrade {
             request.extensions_mut().insert(protocol.clone());
         }

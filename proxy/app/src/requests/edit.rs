@@ -1,0 +1,115 @@
+//! What a rule changes in the heads that pass: fields, host and path of requests, fields of responses.
+
+use crate::routed::Routed;
+use http::{HeaderMap, HeaderName, HeaderValue, header::HOST};
+use policy::{Cors, Filter, HeaderEdit};
+use proxy_http::{client::Client, head::is_fixed};
+use std::sync::Arc;
+
+/// Changes the request as its rule and its backend say, in their order. A request without such filters is not copied.
+pub(super) fn request(routed: &Routed, client: &mut Client) {
+    if !routed.filters().any(|filter| matches!(filter, Filter::RequestHeaders(_) | Filter::Rewrite(_))) {
+        return;
+    }
+    let path = String::from_utf8_lossy(policy::path::split(&client.path()).0).into_owned();
+    let edited = client.edit();
+    for filter in routed.filters() {
+        match filter {
+            Filter::RequestHeaders(edit) => {
+                if let Some(host) = host_of(edit) {
+                    edited.set_authority(host);
+                }
+                apply(edit, edited.fields());
+            }
+            Filter::Rewrite(rewrite) => {
+                if let Some(host) = &rewrite.hostname {
+                    edited.set_authority(host);
+                }
+                if let Some(edit) = &rewrite.path {
+                    edited.set_path(&edit.apply(&path, routed.prefix()));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is to be changed in the response to a client; `None`: nothing.
+pub(super) fn of_response<'a>(
+    routed: &'a Routed,
+    client: &Client,
+) -> Option<impl Fn(&mut HeaderMap) + use<'a>> {
+    let any = routed.filters().any(|filter| matches!(filter, Filter::ResponseHeaders(_) | Filter::Cors(_)));
+    let origin =
+        any.then(|| client.values("origin").map(|value| String::from_utf8_lossy(&value).into_owned()));
+    origin.map(|origin| {
+        move |fields: &mut HeaderMap| {
+            for filter in routed.filters() {
+                match filter {
+                    Filter::ResponseHeaders(edit) => apply(edit, fields),
+                    Filter::Cors(cors) => allow(cors, origin.as_deref(), fields),
+                    _ => {}
+                }
+            }
+        }
+    })
+}
+
+/// The fields by which a page of this origin, which is allowed, is told so.
+pub(super) fn cors_fields(cors: &Cors, origin: &str) -> Vec<(&'static str, String)> {
+    let any = cors.allow_origins.iter().any(|one| **one == *"*") && !cors.allow_credentials;
+    let mut fields =
+        vec![("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })];
+    if !any {
+        fields.push(("Vary", "Origin".to_owned()));
+    }
+    if cors.allow_credentials {
+        fields.push(("Access-Control-Allow-Credentials", "true".to_owned()));
+    }
+    fields
+}
+
+/// What a response says to a page of another origin is the rule's to say, whatever the application does.
+fn allow(cors: &Cors, origin: Option<&str>, fields: &mut HeaderMap) {
+    let Some(origin) = origin else { return };
+    let said: Vec<HeaderName> =
+        fields.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    said.iter().for_each(|name| drop(fields.remove(name)));
+    if !cors.allows_origin(origin) {
+        return;
+    }
+    let mut told = cors_fields(cors, origin);
+    if !cors.expose_headers.is_empty() {
+        told.push(("Access-Control-Expose-Headers", cors.expose_headers.join(", ")));
+    }
+    for (name, value) in told {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name of ours");
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            fields.append(name, value);
+        }
+    }
+}
+
+/// HTTPHeaderFilter: set, add, remove. What frames a message nobody edits, and Host is set where it stands.
+fn apply(edit: &HeaderEdit, fields: &mut HeaderMap) {
+    let named = |name: &Arc<str>| {
+        HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !is_fixed(name) && name != HOST)
+    };
+    for (name, value) in &edit.set {
+        if let (Some(name), Ok(value)) = (named(name), HeaderValue::from_str(value)) {
+            fields.insert(name, value);
+        }
+    }
+    for (name, value) in &edit.add {
+        if let (Some(name), Ok(value)) = (named(name), HeaderValue::from_str(value)) {
+            fields.append(name, value);
+        }
+    }
+    for name in edit.remove.iter().filter_map(named) {
+        fields.remove(name);
+    }
+}
+
+fn host_of(edit: &HeaderEdit) -> Option<&str> {
+    edit.set.iter().find(|(name, _)| **name == *"host").map(|(_, value)| &**value)
+}

@@ -1,6 +1,6 @@
 //! What is wrong with a message, and in which of its fields.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// A message that means nothing in the model: a fault of the peer that sent it. What was held before stays valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,14 +22,20 @@ pub enum Problem {
     Port(u32),
     /// No value of the enumeration that this version knows.
     Protocol(i32),
-    /// A time of zero.
-    NoTime,
+    /// A number or a time (ms) beyond the bounds that stand behind it.
+    Range(u64, RangeInclusive<u64>),
     /// Not a name that Kubernetes would accept.
     Name(String),
     /// Not a SPIFFE ID of the mesh's form, and why.
     Identity(String),
     /// Not `namespace/pod`.
     Workload(String),
+    /// A text that is not what the second one says.
+    Not(String, &'static str),
+    /// No regular expression, and why.
+    Pattern(String),
+    /// A place among so many where nothing stands.
+    Place(u32, usize),
 }
 
 impl Malformed {
@@ -58,10 +64,17 @@ impl fmt::Display for Problem {
             Self::AddressLength(bytes) => write!(f, "an IP address has 4 or 16 bytes, not {bytes}"),
             Self::Port(port) => write!(f, "{port} is not a port (1-65535)"),
             Self::Protocol(value) => write!(f, "this version knows no protocol {value}"),
-            Self::NoTime => f.write_str("it must be more than zero"),
+            Self::Range(value, bounds) if *bounds.end() == u64::MAX => {
+                write!(f, "{value} is less than {}", bounds.start())
+            }
+            Self::Range(value, bounds) => {
+                write!(f, "{value} is not in {}-{}", bounds.start(), bounds.end())
+            }
             Self::Name(text) => write!(f, "{text:?} is not a name that Kubernetes would accept"),
-            Self::Identity(why) => f.write_str(why),
+            Self::Identity(why) | Self::Pattern(why) => f.write_str(why),
             Self::Workload(text) => write!(f, "{text:?} is not of the form namespace/pod"),
+            Self::Not(text, what) => write!(f, "{text:?} is not {what}"),
+            Self::Place(at, of) => write!(f, "there is no {at} among {of}"),
         }
     }
 }

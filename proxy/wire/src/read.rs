@@ -1,4 +1,10 @@
-//! protobuf -> `policy`. Every field is checked; an error names it.
+//! protobuf -> `policy`. Every field is checked; an error names it. A field that this version does not know is passed over; a *kind*
+//! (of a match, a filter, a backend) that it does not know is an error, as the rule would mean something else without it.
+
+mod filters;
+mod routes;
+mod settings;
+mod text;
 
 use crate::{Malformed, Problem, v1};
 use policy::{
@@ -7,8 +13,8 @@ use policy::{
 };
 use std::{
     collections::HashSet,
+    fmt,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 impl TryFrom<&v1::SocketAddress> for SocketAddr {
@@ -103,7 +109,13 @@ impl TryFrom<&v1::OutboundPolicy> for Outbound {
             ),
             Some(Wire::External(v1::External {})) => Target::External,
         };
-        Ok(Self::new(target, protocol(policy.protocol)?))
+        Ok(Self {
+            target,
+            protocol: protocol(policy.protocol)?,
+            routes: routes::routes(policy.routes.as_ref())?,
+            settings: within("settings", settings::settings(policy.settings.as_ref()))?,
+            backend: within("backend", settings::backend(policy.backend.as_ref()))?,
+        })
     }
 }
 
@@ -184,6 +196,30 @@ impl From<v1::Protocol> for Protocol {
             v1::Protocol::Opaque => Self::Opaque,
         }
     }
+}
+
+/// What was read from the field `parent`.
+fn within<T>(parent: impl fmt::Display, read: Result<T, Malformed>) -> Result<T, Malformed> {
+    read.map_err(|malformed| malformed.within(parent))
+}
+
+/// Each of a repeated field.
+fn each<M, T>(
+    field: &str,
+    messages: &[M],
+    read: impl Fn(&M) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let one = |(at, message)| within(format_args!("{field}[{at}]"), read(message));
+    messages.iter().enumerate().map(one).collect()
+}
+
+/// What may be absent.
+fn option<M, T>(
+    field: &str,
+    message: Option<&M>,
+    read: impl Fn(&M) -> Result<T, Malformed>,
+) -> Result<Option<T>, Malformed> {
+    message.map(|message| within(field, read(message))).transpose()
 }
 
 fn protocol(value: i32) -> Result<Protocol, Malformed> {

@@ -1,11 +1,12 @@
 //! `policy` -> protobuf. Nothing here can fail.
 
+mod filters;
+mod routes;
+mod settings;
+
 use crate::v1;
 use policy::{Endpoint, Inbound, Outbound, Protocol, ServicePort, Target, WorkloadName};
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 impl From<SocketAddr> for v1::SocketAddress {
     /// IPv4-mapped addresses (RFC 4291 §2.5.5.2) are written as IPv4; an IPv6 scope or flow label is not carried.
@@ -72,6 +73,9 @@ impl From<&Outbound> for v1::OutboundPolicy {
         Self {
             target: Some((&outbound.target).into()),
             protocol: v1::Protocol::from(outbound.protocol).into(),
+            settings: settings::settings(&outbound.settings),
+            backend: settings::backend(&outbound.backend),
+            routes: routes::routes(&outbound.routes),
         }
     }
 }
@@ -112,9 +116,4 @@ impl v1::DetectedRequest {
     pub fn new(service: &ServicePort, protocol: Protocol) -> Self {
         Self { service: Some(service.into()), protocol: v1::Protocol::from(protocol).into() }
     }
-}
-
-/// At least 1, as zero says nothing; at most what the field holds (49 days).
-fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
 }

@@ -14,7 +14,7 @@ pub(super) fn routes(routes: Option<&v1::outbound_policy::Routes>) -> Result<Rou
         Some(Wire::Http(rules)) => Routes::Http(within("http", table(rules))?),
         Some(Wire::Grpc(rules)) => Routes::Grpc(within("grpc", table(rules))?),
         Some(Wire::Tls(rules)) => Routes::Tls(within("tls", each("rules", &rules.rules, tls_rule))?),
-        Some(Wire::Tcp(one)) => Routes::Tcp(within("tcp", rule(one))?),
+        Some(Wire::Tcp(one)) => Routes::Tcp(within("tcp", rule(one))?.into()),
     })
 }
 

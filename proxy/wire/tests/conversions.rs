@@ -7,10 +7,7 @@ use policy::{
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
 use proxy_wire::{Malformed, checksum, v1};
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 // ---- values ----
 
@@ -48,11 +45,7 @@ fn outbounds() -> impl Strategy<Value = Outbound> {
         endpoints().prop_map(Target::Workload),
         Just(Target::External),
     ];
-    (target, select(&Protocol::ALL), 1..=u32::MAX).prop_map(|(target, protocol, ms)| Outbound {
-        target,
-        protocol,
-        connect_timeout: Duration::from_millis(ms.into()),
-    })
+    (target, select(&Protocol::ALL)).prop_map(|(target, protocol)| Outbound::new(target, protocol))
 }
 
 proptest! {
@@ -192,8 +185,7 @@ fn an_endpoint_that_means_nothing_is_refused() {
         refused(Vec::<Endpoint>::try_from(set), &format!("endpoints[1].{says}"));
         let policy = v1::OutboundPolicy {
             target: Some(v1::outbound_policy::Target::Workload(endpoint)),
-            protocol: 0,
-            connect_timeout_ms: 1,
+            ..v1::OutboundPolicy::default()
         };
         refused(Outbound::try_from(policy), &format!("workload.{says}"));
     }
@@ -202,11 +194,10 @@ fn an_endpoint_that_means_nothing_is_refused() {
 #[test]
 fn a_policy_that_means_nothing_is_refused() {
     type Spoil = fn(&mut v1::OutboundPolicy);
-    let table: [(Spoil, &str); 4] = [
+    let table: [(Spoil, &str); 3] = [
         (|it| it.target = None, "target: it is missing"),
         (|it| it.protocol = 6, "protocol: this version knows no protocol 6"),
         (|it| it.protocol = -1, "protocol: this version knows no protocol -1"),
-        (|it| it.connect_timeout_ms = 0, "connect_timeout_ms: it must be more than zero"),
     ];
     for (spoil, says) in table {
         let mut policy = v1::OutboundPolicy::from(&Outbound::external());

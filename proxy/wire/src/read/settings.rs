@@ -11,17 +11,20 @@ use policy::{
 };
 use std::{ops::RangeInclusive, time::Duration};
 
+/// A hundred years, more than any duration of Gateway API (GEP-2257): a clock can be added to whatever was read.
+const LONGEST_MS: u64 = 100 * 365 * 24 * 3_600_000;
+
 /// Absent: nobody set anything.
 pub(super) fn settings(message: Option<&v1::Settings>) -> Result<Settings, Malformed> {
     let Some(message) = message else { return Ok(Settings::default()) };
     Ok(Settings {
         timeouts: Timeouts {
-            connect: message.connect.as_ref().map(time),
-            request: message.request.as_ref().map(time),
-            backend_request: message.backend_request.as_ref().map(time),
-            idle: message.idle.as_ref().map(time),
-            stream_idle: message.stream_idle.as_ref().map(time),
-            max_stream_duration: message.max_stream_duration.as_ref().map(time),
+            connect: option("connect", message.connect.as_ref(), time)?,
+            request: option("request", message.request.as_ref(), time)?,
+            backend_request: option("backend_request", message.backend_request.as_ref(), time)?,
+            idle: option("idle", message.idle.as_ref(), time)?,
+            stream_idle: option("stream_idle", message.stream_idle.as_ref(), time)?,
+            max_stream_duration: option("max_stream_duration", message.max_stream_duration.as_ref(), time)?,
         },
         retry: retry(message)?,
         hedge: message
@@ -62,9 +65,9 @@ fn retry(message: &v1::Settings) -> Result<Retry, Malformed> {
         grpc_codes: option("retry_grpc_codes", message.retry_grpc_codes.as_ref(), grpc)?,
         reasons: message.retry_reasons.as_ref().map(reasons),
         attempts: option("retry_attempts", message.retry_attempts.as_ref(), count)?,
-        per_try_timeout: message.retry_per_try_timeout.as_ref().map(time),
-        backoff_base: message.retry_backoff_base.as_ref().map(time),
-        backoff_max: message.retry_backoff_max.as_ref().map(time),
+        per_try_timeout: option("retry_per_try_timeout", message.retry_per_try_timeout.as_ref(), time)?,
+        backoff_base: option("retry_backoff_base", message.retry_backoff_base.as_ref(), time)?,
+        backoff_max: option("retry_backoff_max", message.retry_backoff_max.as_ref(), time)?,
         body_limit: message.retry_body_limit.as_ref().map(|number| set(number.value, &number.by)),
         other_host: option("retry_other_host", message.retry_other_host.as_ref(), other_host)?,
     })
@@ -82,8 +85,8 @@ fn codes(numbers: &v1::Numbers, bounds: RangeInclusive<u64>) -> Result<Set<Vec<u
 
 fn fault(message: &v1::Fault) -> Result<Set<Fault>, Malformed> {
     use v1::fault::Abort as Wire;
-    let delay = option("delay_share", message.delay_share.as_ref(), share)?
-        .map(|share| (Duration::from_millis(message.delay_ms), share));
+    let delay = duration("delay_ms", message.delay_ms)?;
+    let delay = option("delay_share", message.delay_share.as_ref(), share)?.map(|share| (delay, share));
     let abort = match (option("abort_share", message.abort_share.as_ref(), share)?, message.abort.as_ref()) {
         (None, _) => None,
         (Some(_), None) => return Err(Malformed::new("abort", Problem::Missing)),
@@ -109,8 +112,8 @@ fn accrual(message: &v1::FailureAccrual) -> Result<Set<FailureAccrual>, Malforme
     in_range("jitter", message.jitter.into(), 0..=10_000)?;
     let accrual = FailureAccrual {
         max_failures: message.max_failures,
-        min_penalty: Duration::from_millis(message.min_penalty_ms),
-        max_penalty: Duration::from_millis(message.max_penalty_ms),
+        min_penalty: duration("min_penalty_ms", message.min_penalty_ms)?,
+        max_penalty: duration("max_penalty_ms", message.max_penalty_ms)?,
         jitter: message.jitter,
         max_ejection: message.max_ejection,
     };
@@ -119,27 +122,28 @@ fn accrual(message: &v1::FailureAccrual) -> Result<Set<FailureAccrual>, Malforme
 
 fn budget(message: &v1::RetryBudget) -> Result<Set<RetryBudget>, Malformed> {
     in_range("percent", message.percent.into(), 0..=100)?;
-    in_range("interval_ms", message.interval_ms, 1..=u64::MAX)?;
-    in_range("min_interval_ms", message.min_interval_ms, 1..=u64::MAX)?;
+    in_range("interval_ms", message.interval_ms, 1..=LONGEST_MS)?;
+    in_range("min_interval_ms", message.min_interval_ms, 1..=LONGEST_MS)?;
     let budget = RetryBudget {
         percent: message.percent,
-        interval: Duration::from_millis(message.interval_ms),
+        interval: duration("interval_ms", message.interval_ms)?,
         min_count: message.min_count,
-        min_interval: Duration::from_millis(message.min_interval_ms),
+        min_interval: duration("min_interval_ms", message.min_interval_ms)?,
     };
     Ok(set(budget, &message.by))
 }
 
 fn session(message: &v1::SessionPersistence) -> Result<Set<SessionPersistence>, Malformed> {
-    let timeout = |ms: u64| (ms != 0).then(|| Duration::from_millis(ms));
+    let timeout =
+        |field: &str, ms: u64| duration(field, ms).map(|time| Some(time).filter(|time| !time.is_zero()));
     let session = SessionPersistence {
         kind: match message.header {
             true => SessionKind::Header,
             false => SessionKind::Cookie { permanent: message.permanent },
         },
         name: text::token("name", &message.name)?,
-        absolute_timeout: timeout(message.absolute_timeout_ms),
-        idle_timeout: timeout(message.idle_timeout_ms),
+        absolute_timeout: timeout("absolute_timeout_ms", message.absolute_timeout_ms)?,
+        idle_timeout: timeout("idle_timeout_ms", message.idle_timeout_ms)?,
     };
     Ok(set(session, &message.by))
 }
@@ -148,8 +152,12 @@ fn set<T>(value: T, by: &str) -> Set<T> {
     Set { value, by: Origin::of(by) }
 }
 
-fn time(message: &v1::Time) -> Set<Duration> {
-    set(Duration::from_millis(message.ms), &message.by)
+fn time(message: &v1::Time) -> Result<Set<Duration>, Malformed> {
+    Ok(set(duration("ms", message.ms)?, &message.by))
+}
+
+fn duration(field: &str, ms: u64) -> Result<Duration, Malformed> {
+    in_range(field, ms, 0..=LONGEST_MS).map(Duration::from_millis)
 }
 
 fn count(message: &v1::Number) -> Result<Set<u32>, Malformed> {

@@ -6,7 +6,7 @@
 
 use policy::{
     Endpoint, Inbound, Outbound, Protocol, ServiceName, ServicePort, SpiffeId, Target, TrustDomain,
-    WorkloadName, outbound::CONNECT_TIMEOUT,
+    WorkloadName,
 };
 use std::{
     collections::{HashSet, VecDeque},
@@ -172,7 +172,7 @@ impl Mesh {
     pub fn outbound(&self, service: usize) -> Outbound {
         let service = &self.services[service];
         let target = Target::Service(service.port());
-        Outbound { target, protocol: service.protocol(), connect_timeout: CONNECT_TIMEOUT }
+        Outbound::new(target, service.protocol())
     }
 
     /// What a proxy beside the Service's Pods must hear of their port.

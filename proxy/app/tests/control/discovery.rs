@@ -24,7 +24,7 @@ pub fn cart() -> ServicePort {
 
 pub fn service(name: &str) -> Outbound {
     let target = Target::Service(ServiceName::new("shop", name).port(80));
-    Outbound { target, protocol: Protocol::Http1, connect_timeout: Duration::from_secs(2) }
+    Outbound::new(target, Protocol::Http1)
 }
 
 pub fn endpoint(last: u16) -> Endpoint {
@@ -215,7 +215,10 @@ async fn nonsense_is_rejected_and_the_last_good_stays() {
     let nonsense = [
         v1::OutboundPolicy { target: None, ..good.clone() },
         v1::OutboundPolicy { protocol: 99, ..good.clone() },
-        v1::OutboundPolicy { connect_timeout_ms: 0, ..good.clone() },
+        v1::OutboundPolicy {
+            routes: Some(v1::outbound_policy::Routes::Tcp(v1::Rule::default())),
+            ..good.clone()
+        },
     ];
     for (policy, count) in nonsense.into_iter().zip(1..) {
         call.say(v1::OutboundUpdate { version: 2, policy: Some(policy), ..Default::default() }).await;

@@ -21,7 +21,7 @@ pub trait Fields {
 }
 
 /// By name and value, in order: for tests and for people who ask.
-impl Fields for [(String, String)] {
+impl Fields for Vec<(String, String)> {
     fn value(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let values =
             self.iter().filter(|(one, _)| one.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_bytes());

@@ -54,7 +54,8 @@ impl Match {
             PathMatch::Exact(path) => (0, path.chars().count(), 0),
             PathMatch::Regex(pattern) => (1, pattern.as_str().chars().count(), 0),
             PathMatch::Prefix(prefix) => (2, prefix.trim_end_matches('/').chars().count(), 0),
-            PathMatch::Rpc { service, method } => (3, length(service), length(method)),
+            // Beside a rule without a match, which is one of a prefix.
+            PathMatch::Rpc { service, method } => (2, length(service), length(method)),
         };
         (
             kind,
@@ -90,10 +91,11 @@ fn split_rpc(path: &[u8]) -> Option<(&[u8], &[u8])> {
         .filter(|(service, method)| !service.is_empty() && !method.is_empty())
 }
 
-/// By whole segments; a slash at the prefix' end says nothing.
+/// By whole segments; a slash at the prefix' end says nothing. `/` is of whatever stands in the place of a path, too.
 fn begins(path: &[u8], prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/').as_bytes();
-    path.strip_prefix(prefix).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
+    let rest = path.strip_prefix(prefix);
+    prefix.is_empty() || rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
 }
 
 impl fmt::Display for Match {
@@ -135,6 +137,8 @@ mod tests {
         for (prefix, path, fits) in [
             ("/", "/", true),
             ("/", "/x", true),
+            ("/", "*", true),
+            ("/", "", true),
             ("/a", "/a", true),
             ("/a", "/a/", true),
             ("/a/", "/a", true),

@@ -47,10 +47,13 @@ impl TextMatch {
 
 impl Pattern {
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
-        let whole = regex::bytes::RegexBuilder::new(&format!("^(?:{text})$"))
-            .size_limit(PATTERN_BYTES)
-            .build()
-            .map_err(|error| InvalidPattern(said(text, &error)))?;
+        let compile = |pattern: &str| {
+            let compiled = regex::bytes::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build();
+            compiled.map_err(|error| InvalidPattern(said(text, &error)))
+        };
+        // By itself too: `a)|(b` is none, and would be one within the group.
+        compile(text)?;
+        let whole = compile(&format!("^(?:{text})$"))?;
         Ok(Self { text: text.into(), whole })
     }
 
@@ -139,6 +142,7 @@ mod tests {
     fn what_is_none_says_why() {
         let why = |text| Pattern::new(text).expect_err(text).to_string();
         assert_eq!(why("("), "\"(\" is no regular expression: unclosed group");
+        assert_eq!(why("a)|(b"), "\"a)|(b\" is no regular expression: unopened group");
         assert_eq!(
             why("(?:a{1000}){1000}"),
             "\"(?:a{1000}){1000}\" is no regular expression: it takes more than 1048576 bytes"

@@ -104,7 +104,8 @@ pub fn route_connection<'a>(
                 None => nowhere(policy),
             }
         }
-        _ => unruled(policy),
+        // Bytes get no answer of HTTP.
+        _ => undecided(policy, Action::Forward(dialled(policy))),
     }
 }
 
@@ -213,20 +214,27 @@ fn forward<'a>(rule: &'a Rule, found: Found, prefix: Option<&'a str>) -> Decisio
 
 /// Without a rule it goes where it was dialled.
 fn unruled(policy: &Outbound) -> Decision<'_> {
-    let forward = match &policy.target {
+    let action = match &policy.settings.direct_response {
+        Some(response) => Action::Respond(&response.value),
+        None => Action::Forward(dialled(policy)),
+    };
+    undecided(policy, action)
+}
+
+fn dialled(policy: &Outbound) -> Forward<'_> {
+    match &policy.target {
         Target::Service(backend) => Forward::Balanced(backend, &policy.backend),
         Target::Workload(endpoint) => Forward::Endpoint(endpoint),
         Target::External => Forward::Original,
-    };
-    let action = match &policy.settings.direct_response {
-        Some(response) => Action::Respond(&response.value),
-        None => Action::Forward(forward),
-    };
-    Decision { rule: None, found: None, action, settings: &policy.settings, prefix: None }
+    }
 }
 
 /// There are rules, and none is for it.
 fn nowhere(policy: &Outbound) -> Decision<'_> {
-    let action = Action::Refuse(Reason::DestinationNotFound);
+    undecided(policy, Action::Refuse(Reason::DestinationNotFound))
+}
+
+/// What is done without a rule.
+fn undecided<'a>(policy: &'a Outbound, action: Action<'a>) -> Decision<'a> {
     Decision { rule: None, found: None, action, settings: &policy.settings, prefix: None }
 }

@@ -1,8 +1,11 @@
 //! The index: trimmed objects, the tables that find them, and what a change touches.
 
 use crate::{
-    Account, Body, Key, Kind, Namespace, Object, Pod, Ports, Problem, Service, State, Touched,
-    problem::Notes, slice::Slice,
+    Account, Body, Key, Kind, Namespace, Object, Pod, Policy, PolicySpec, Ports, Problem, Route, RouteSpec,
+    Service, State, Touched,
+    attachments::{Attachments, service_key},
+    problem::Notes,
+    slice::Slice,
 };
 use policy::{ServiceName, ServicePort, WorkloadName};
 use std::{
@@ -35,6 +38,7 @@ pub struct Index {
     pub(crate) services_selecting: HashMap<Label, BTreeSet<ServiceName>>,
     pub(crate) slices_at: HashMap<IpAddr, BTreeSet<Key>>,
     pub(crate) slices_of: HashMap<ServiceName, BTreeSet<Key>>,
+    pub(crate) attachments: Attachments,
     problems: BTreeMap<Key, Vec<Problem>>,
 }
 
@@ -54,42 +58,15 @@ impl Index {
     pub fn apply(&mut self, object: &Object) -> Touched {
         let key = object.key();
         let mut notes = Notes::of(key);
-        let mut touched = Touched::default();
-        match object.body() {
-            Body::Namespace(manifest) => {
-                let namespace = Namespace::read(manifest, &mut notes);
-                if self.namespaces.get(&key.name) != Some(&namespace) {
-                    touched = self.exchange(key, |index| {
-                        index.namespaces.insert(Arc::clone(&key.name), namespace);
-                    });
-                }
-            }
-            Body::Node(manifest) => {
-                let zone = manifest.metadata.label(ZONE_LABEL).unwrap_or_default();
-                self.nodes.insert(Arc::clone(&key.name), zone.into());
-            }
-            Body::ServiceAccount(_) => {
-                self.name_account(account_of(key), key, &mut touched);
-            }
-            Body::Pod(manifest) => {
-                let pod = Pod::read(key, manifest, &mut notes);
-                if self.pods.get(&pod.name) != Some(&pod) {
-                    touched = self.exchange(key, |index| index.insert_pod(key, pod));
-                }
-            }
-            Body::Service(manifest) => {
-                let service = Service::read(key, manifest, &mut notes);
-                if self.services.get(&service.name) != Some(&service) {
-                    touched = self.exchange(key, |index| index.insert_service(service));
-                }
-            }
-            Body::EndpointSlice(manifest) => {
-                let slice = Slice::read(key, manifest, &mut notes);
-                if self.slices.get(key) != Some(&slice) {
-                    touched = self.exchange(key, |index| index.insert_slice(key, slice));
-                }
-            }
-        }
+        let touched = match object.body() {
+            Body::Namespace(_)
+            | Body::Node(_)
+            | Body::ServiceAccount(_)
+            | Body::Service(_)
+            | Body::EndpointSlice(_)
+            | Body::Pod(_) => self.apply_built_in(key, object.body(), &mut notes),
+            body => self.apply_attached(key, body, &mut notes),
+        };
         match notes.problems.is_empty() {
             true => self.problems.remove(key),
             false => self.problems.insert(key.clone(), notes.problems),
@@ -188,6 +165,7 @@ impl Index {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
             Kind::Pod => self.pods.len(),
+            kind => self.attachments.count(kind),
         }
     }
 
@@ -204,6 +182,97 @@ impl Index {
     pub(crate) fn pod_at(&self, ip: IpAddr) -> Option<&Pod> {
         let pods = || self.pods_at.get(&ip).into_iter().flatten().filter_map(|name| self.pods.get(name));
         pods().find(|pod| pod.state != State::Terminating).or_else(|| pods().next())
+    }
+
+    fn apply_built_in(&mut self, key: &Key, body: &Body, notes: &mut Notes) -> Touched {
+        let mut touched = Touched::default();
+        match body {
+            Body::Namespace(manifest) => {
+                let namespace = Namespace::read(manifest, notes);
+                if self.namespaces.get(&key.name) != Some(&namespace) {
+                    touched = self.exchange(key, |index| {
+                        index.namespaces.insert(Arc::clone(&key.name), namespace);
+                    });
+                }
+            }
+            Body::Node(manifest) => {
+                let zone = manifest.metadata.label(ZONE_LABEL).unwrap_or_default();
+                self.nodes.insert(Arc::clone(&key.name), zone.into());
+            }
+            Body::ServiceAccount(_) => {
+                self.name_account(account_of(key), key, &mut touched);
+            }
+            Body::Pod(manifest) => {
+                let pod = Pod::read(key, manifest, notes);
+                if self.pods.get(&pod.name) != Some(&pod) {
+                    touched = self.exchange(key, |index| index.insert_pod(key, pod));
+                }
+            }
+            Body::Service(manifest) => {
+                let service = Service::read(key, manifest, notes);
+                if self.services.get(&service.name) != Some(&service) {
+                    touched = self.exchange(key, |index| index.insert_service(service));
+                }
+            }
+            Body::EndpointSlice(manifest) => {
+                let slice = Slice::read(key, manifest, notes);
+                if self.slices.get(key) != Some(&slice) {
+                    touched = self.exchange(key, |index| index.insert_slice(key, slice));
+                }
+            }
+            _ => {}
+        }
+        touched
+    }
+
+    fn apply_attached(&mut self, key: &Key, body: &Body, notes: &mut Notes) -> Touched {
+        let route = match body {
+            Body::GrpcRoute(route) => Route::read(key, route, RouteSpec::Grpc(Arc::new(route.spec.clone()))),
+            Body::HttpRoute(route) => Route::read(key, route, RouteSpec::Http(Arc::new(route.spec.clone()))),
+            Body::TlsRoute(route) => Route::read(key, route, RouteSpec::Tls(Arc::new(route.spec.clone()))),
+            Body::TcpRoute(route) => Route::read(key, route, RouteSpec::Tcp(Arc::new(route.spec.clone()))),
+            body => return self.apply_said(key, body, notes),
+        };
+        match self.attachments.routes.get(key) {
+            Some(held) if *held == route => Touched::default(),
+            Some(held) if held.says_what(&route) => {
+                self.insert_route(route);
+                Touched { routes: [key.clone()].into(), ..Touched::default() }
+            }
+            _ => self.exchange(key, |index| index.insert_route(route)),
+        }
+    }
+
+    /// Policies and grants.
+    fn apply_said(&mut self, key: &Key, body: &Body, notes: &mut Notes) -> Touched {
+        let policy = match body {
+            Body::TrafficPolicy(policy) => {
+                Policy::read(key, policy, PolicySpec::Traffic(Arc::new(policy.spec.clone())), notes)
+            }
+            Body::BackendPolicy(policy) => {
+                Policy::read(key, policy, PolicySpec::Backend(Arc::new(policy.spec.clone())), notes)
+            }
+            Body::XBackendTrafficPolicy(policy) => {
+                Policy::read(key, policy, PolicySpec::XBackendTraffic(Arc::new(policy.spec.clone())), notes)
+            }
+            Body::BackendTlsPolicy(policy) => {
+                Policy::read(key, policy, PolicySpec::BackendTls(Arc::new(policy.spec.clone())), notes)
+            }
+            Body::ReferenceGrant(grant) if self.attachments.grants.get(key) != Some(&grant.spec) => {
+                return self.exchange(key, |index| {
+                    index.attachments.grants.insert(key.clone(), grant.spec.clone());
+                });
+            }
+            _ => return Touched::default(),
+        };
+        match self.attachments.policies.get(key) {
+            Some(held) if *held == policy => Touched::default(),
+            Some(held) if held.says_what(&policy) => {
+                self.insert_policy(policy);
+                Touched { policies: [key.clone()].into(), ..Touched::default() }
+            }
+            _ => self.exchange(key, |index| index.insert_policy(policy)),
+        }
     }
 
     /// What depended on the object before, and what depends on it after `insert`.
@@ -244,11 +313,25 @@ impl Index {
                     pods.for_each(|pod| touch_workload(pod, touched));
                 }
             }
+            Kind::ReferenceGrant => self.touch_grant(key, touched),
+            kind if kind.is_route() => {
+                touched.routes.insert(key.clone());
+                if let Some(route) = self.route(key) {
+                    self.touch_route(route, touched);
+                }
+            }
+            _ => {
+                touched.policies.insert(key.clone());
+                if let Some(policy) = self.policy(key) {
+                    self.touch_policy(policy, touched);
+                }
+            }
         }
     }
 
     /// What it says of opaque ports is said of all in it that say nothing themselves.
     fn touch_namespace(&self, key: &Key, touched: &mut Touched) {
+        self.touch_policies_on(key, touched);
         let Some(namespace) = self.namespaces.get(&key.name) else { return };
         touched.namespaces.insert(Arc::clone(&key.name));
         if namespace.opaque.is_none() {
@@ -270,7 +353,7 @@ impl Index {
     fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
         touch_workload(pod, touched);
         if pod.opaque.is_some() {
-            touched.addresses.extend(self.selecting(pod).flat_map(|service| &service.addresses));
+            self.selecting(pod).for_each(|service| self.touch_backend(&service.name, touched));
         }
         touched.accounts.insert(pod.account.clone());
         touched.services.extend(self.selecting(pod).map(|service| service.name.clone()));
@@ -284,7 +367,8 @@ impl Index {
     /// The Services that share an address with it are touched too: one of them may have it now.
     fn touch_service(&self, service: &Service, touched: &mut Touched) {
         touched.services.insert(service.name.clone());
-        touched.addresses.extend(&service.addresses);
+        self.touch_backend(&service.name, touched);
+        self.touch_policies_on(&service_key(&service.name), touched);
         for ip in &service.addresses {
             touched.services.extend(self.services_at(*ip).map(|other| other.name.clone()));
         }
@@ -349,6 +433,9 @@ impl Index {
                     unlink(&mut self.slices_of, service, key);
                 }
             }
+            Kind::ReferenceGrant => drop(self.attachments.grants.remove(key)),
+            kind if kind.is_route() => self.remove_route(key),
+            _ => self.remove_policy(key),
         }
     }
 

@@ -3,6 +3,25 @@
 //! Kubernetes' whole types are some hundred times as much: they would be held by every watch of the API server, and read by
 //! every build of control. What is missing is as if it were empty; `Object` and the trimmed forms say what they cannot do without.
 
+mod filters;
+mod policies;
+mod routes;
+
+pub use filters::{
+    Cors, Filter, Fraction, Header, HeaderFilter, LocalObjectReference, Mirror, PathModifier, Redirect,
+    Rewrite,
+};
+pub use policies::{
+    AncestorStatus, BackendTlsPolicySpec, BackendTlsValidation, Condition, GrantFrom, GrantTo, Policy,
+    PolicyStatus, PolicyTarget, ReferenceGrant, ReferenceGrantSpec, RetryConstraint, SubjectAltName,
+    XBackendTrafficPolicySpec,
+};
+pub use routes::{
+    BackendRef, GrpcMatch, GrpcMethodMatch, GrpcRouteSpec, GrpcRule, HttpMatch, HttpRetry, HttpRouteSpec,
+    HttpRule, HttpTimeouts, ParentRef, ParentStatus, PathMatch, Route, RouteBackendRef, RouteStatus, Rule,
+    TcpRouteSpec, TlsRouteSpec, ValueMatch,
+};
+
 use serde::{Deserialize, Deserializer, de};
 use std::{collections::BTreeMap, fmt};
 
@@ -12,6 +31,8 @@ pub struct ObjectMeta {
     pub name: Option<String>,
     pub namespace: Option<String>,
     pub uid: Option<String>,
+    pub generation: Option<i64>,
+    pub creation_timestamp: Option<String>,
     pub labels: Option<BTreeMap<String, String>>,
     pub annotations: Option<BTreeMap<String, String>>,
     pub deletion_timestamp: Option<String>,
@@ -195,6 +216,11 @@ impl ObjectMeta {
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(name).map(String::as_str)
     }
+}
+
+/// A list; `null` is an empty one.
+pub(crate) fn listed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl<'de> Deserialize<'de> for IntOrString {

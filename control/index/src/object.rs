@@ -1,6 +1,11 @@
 //! The objects that the index takes, and their keys. An `Object` is one whose names Kubernetes would accept.
 
-use crate::manifest::{EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service, ServiceAccount};
+use crate::manifest::{
+    BackendTlsPolicySpec, EndpointSlice, GrpcRouteSpec, HttpRouteSpec, Namespace, Node, ObjectMeta, Pod,
+    Policy, ReferenceGrant, Route, Service, ServiceAccount, TcpRouteSpec, TlsRouteSpec,
+    XBackendTrafficPolicySpec,
+};
+use api::{BackendPolicySpec, TrafficPolicySpec};
 use policy::names::{is_label, is_subdomain};
 use serde::{Deserialize, Deserializer};
 use std::{fmt, sync::Arc};
@@ -14,6 +19,16 @@ pub enum Kind {
     Service,
     EndpointSlice,
     Pod,
+    // Routes, in the order of their precedence.
+    GrpcRoute,
+    HttpRoute,
+    TlsRoute,
+    TcpRoute,
+    ReferenceGrant,
+    TrafficPolicy,
+    BackendPolicy,
+    XBackendTrafficPolicy,
+    BackendTlsPolicy,
 }
 
 /// One object as its source gave it, with names checked.
@@ -32,6 +47,15 @@ pub enum Body {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
+    GrpcRoute(Box<Route<GrpcRouteSpec>>),
+    HttpRoute(Box<Route<HttpRouteSpec>>),
+    TlsRoute(Box<Route<TlsRouteSpec>>),
+    TcpRoute(Box<Route<TcpRouteSpec>>),
+    ReferenceGrant(Box<ReferenceGrant>),
+    TrafficPolicy(Box<Policy<TrafficPolicySpec>>),
+    BackendPolicy(Box<Policy<BackendPolicySpec>>),
+    XBackendTrafficPolicy(Box<Policy<XBackendTrafficPolicySpec>>),
+    BackendTlsPolicy(Box<Policy<BackendTlsPolicySpec>>),
 }
 
 /// Which object: its kind, namespace (empty for what is in none) and name.
@@ -58,12 +82,30 @@ pub struct InvalidObject {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Self::Namespace, Self::Node, Self::ServiceAccount, Self::Service, Self::EndpointSlice, Self::Pod];
+    pub const ALL: [Kind; 15] = [
+        Self::Namespace,
+        Self::Node,
+        Self::ServiceAccount,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::GrpcRoute,
+        Self::HttpRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
+        Self::TrafficPolicy,
+        Self::BackendPolicy,
+        Self::XBackendTrafficPolicy,
+        Self::BackendTlsPolicy,
+    ];
 
     /// The kind that a manifest's `apiVersion` and `kind` name; `None` for those that the index does not take.
     pub fn named(api_version: &str, kind: &str) -> Option<Kind> {
-        Self::ALL.into_iter().find(|one| one.api_version() == api_version && one.as_str() == kind)
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        Self::ALL
+            .into_iter()
+            .find(|one| one.as_str() == kind && one.group() == group && one.versions().contains(&version))
     }
 
     pub fn as_str(self) -> &'static str {
@@ -74,19 +116,93 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::HttpRoute => "HTTPRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::TrafficPolicy => "TrafficPolicy",
+            Self::BackendPolicy => "BackendPolicy",
+            Self::XBackendTrafficPolicy => "XBackendTrafficPolicy",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
         }
     }
 
-    pub fn api_version(self) -> &'static str {
+    /// What Kubernetes calls its objects in paths and in roles.
+    pub fn plural(self) -> &'static str {
         match self {
-            Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::Namespace | Self::Node | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::Pod => "pods",
+            Self::GrpcRoute => "grpcroutes",
+            Self::HttpRoute => "httproutes",
+            Self::TlsRoute => "tlsroutes",
+            Self::TcpRoute => "tcproutes",
+            Self::ReferenceGrant => "referencegrants",
+            Self::TrafficPolicy => "trafficpolicies",
+            Self::BackendPolicy => "backendpolicies",
+            Self::XBackendTrafficPolicy => "xbackendtrafficpolicies",
+            Self::BackendTlsPolicy => "backendtlspolicies",
+        }
+    }
+
+    /// Empty for the core group.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Node | Self::ServiceAccount | Self::Service | Self::Pod => "",
+            Self::EndpointSlice => "discovery.k8s.io",
+            Self::GrpcRoute
+            | Self::HttpRoute
+            | Self::TlsRoute
+            | Self::TcpRoute
+            | Self::ReferenceGrant
+            | Self::BackendTlsPolicy => api::GATEWAY_GROUP,
+            Self::TrafficPolicy | Self::BackendPolicy => api::GROUP,
+            Self::XBackendTrafficPolicy => "gateway.networking.x-k8s.io",
+        }
+    }
+
+    /// The versions that are read, the best one first: what is read of them is the same in each.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Pod => &["v1"],
+            Self::GrpcRoute => &["v1"],
+            Self::HttpRoute | Self::ReferenceGrant => &["v1", "v1beta1"],
+            Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+            Self::TcpRoute => &["v1", "v1alpha2"],
+            Self::BackendTlsPolicy => &["v1", "v1alpha3"],
+            Self::TrafficPolicy | Self::BackendPolicy => &[api::VERSION],
+            Self::XBackendTrafficPolicy => &["v1alpha1"],
         }
     }
 
     /// Its objects are each in a namespace.
     pub fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node)
+    }
+
+    /// Every Kubernetes has it; the others come with a CustomResourceDefinition.
+    pub fn is_built_in(self) -> bool {
+        matches!(self.group(), "" | "discovery.k8s.io")
+    }
+
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::GrpcRoute | Self::HttpRoute | Self::TlsRoute | Self::TcpRoute)
+    }
+
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::TrafficPolicy | Self::BackendPolicy | Self::XBackendTrafficPolicy | Self::BackendTlsPolicy
+        )
     }
 
     /// Reads an object of this kind. Fails with the deserializer's error, or with an [`InvalidObject`] as its message.
@@ -98,6 +214,15 @@ impl Kind {
             Self::Service => Body::Service(Box::deserialize(from)?),
             Self::EndpointSlice => Body::EndpointSlice(Box::deserialize(from)?),
             Self::Pod => Body::Pod(Box::deserialize(from)?),
+            Self::GrpcRoute => Body::GrpcRoute(Box::deserialize(from)?),
+            Self::HttpRoute => Body::HttpRoute(Box::deserialize(from)?),
+            Self::TlsRoute => Body::TlsRoute(Box::deserialize(from)?),
+            Self::TcpRoute => Body::TcpRoute(Box::deserialize(from)?),
+            Self::ReferenceGrant => Body::ReferenceGrant(Box::deserialize(from)?),
+            Self::TrafficPolicy => Body::TrafficPolicy(Box::deserialize(from)?),
+            Self::BackendPolicy => Body::BackendPolicy(Box::deserialize(from)?),
+            Self::XBackendTrafficPolicy => Body::XBackendTrafficPolicy(Box::deserialize(from)?),
+            Self::BackendTlsPolicy => Body::BackendTlsPolicy(Box::deserialize(from)?),
         };
         Object::new(body).map_err(serde::de::Error::custom)
     }
@@ -113,6 +238,15 @@ impl Object {
             Body::Service(object) => (Kind::Service, &object.metadata),
             Body::EndpointSlice(object) => (Kind::EndpointSlice, &object.metadata),
             Body::Pod(object) => (Kind::Pod, &object.metadata),
+            Body::GrpcRoute(object) => (Kind::GrpcRoute, &object.metadata),
+            Body::HttpRoute(object) => (Kind::HttpRoute, &object.metadata),
+            Body::TlsRoute(object) => (Kind::TlsRoute, &object.metadata),
+            Body::TcpRoute(object) => (Kind::TcpRoute, &object.metadata),
+            Body::ReferenceGrant(object) => (Kind::ReferenceGrant, &object.metadata),
+            Body::TrafficPolicy(object) => (Kind::TrafficPolicy, &object.metadata),
+            Body::BackendPolicy(object) => (Kind::BackendPolicy, &object.metadata),
+            Body::XBackendTrafficPolicy(object) => (Kind::XBackendTrafficPolicy, &object.metadata),
+            Body::BackendTlsPolicy(object) => (Kind::BackendTlsPolicy, &object.metadata),
         };
         let key = Key::of(kind, metadata)?;
         Ok(Self { key, body })
@@ -145,7 +279,7 @@ impl Key {
         }
         let fits = match kind {
             Kind::Namespace | Kind::Service => is_label(name),
-            Kind::Node | Kind::ServiceAccount | Kind::EndpointSlice | Kind::Pod => is_subdomain(name),
+            _ => is_subdomain(name),
         };
         if !fits {
             return Err(invalid("metadata.name", &format!("{name:?} is not a name for a {kind}")));

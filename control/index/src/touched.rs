@@ -1,6 +1,6 @@
 //! What a change can have changed: whose answers are to be made anew.
 
-use crate::Account;
+use crate::{Account, Key};
 use policy::{ServiceName, WorkloadName};
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -17,6 +17,10 @@ pub struct Touched {
     pub namespaces: BTreeSet<Arc<str>>,
     /// Service accounts that came or went.
     pub accounts: BTreeSet<Account>,
+    /// The statuses and problems of these routes, which may be gone.
+    pub routes: BTreeSet<Key>,
+    /// The statuses and problems of these policies, which may be gone.
+    pub policies: BTreeSet<Key>,
 }
 
 impl Touched {
@@ -31,5 +35,7 @@ impl Touched {
         self.workloads.append(&mut other.workloads);
         self.namespaces.append(&mut other.namespaces);
         self.accounts.append(&mut other.accounts);
+        self.routes.append(&mut other.routes);
+        self.policies.append(&mut other.policies);
     }
 }

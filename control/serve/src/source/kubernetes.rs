@@ -37,6 +37,8 @@ use tokio::{
 
 /// A watch that lived this long was well: the next one follows it at once.
 const WELL: Duration = Duration::from_secs(5);
+/// Between two looks for a kind that the cluster does not know, as its CustomResourceDefinition may come at any time.
+const LOOK_AGAIN: Duration = Duration::from_secs(4);
 
 /// The watches of all kinds; dropping it ends them.
 pub struct Cluster {
@@ -46,6 +48,8 @@ pub struct Cluster {
 /// One kind of objects, as far as it was read.
 struct Watched {
     kind: Kind,
+    /// The version of its group in which it is served.
+    api_version: &'static str,
     /// Where the list, or the last event, stood; `None`: list anew.
     version: Option<String>,
     held: BTreeSet<Key>,
@@ -62,7 +66,7 @@ impl Cluster {
     ) -> Self {
         let mut watches = JoinSet::new();
         for kind in Kind::ALL {
-            readiness.wait_for(feed::resource(kind));
+            readiness.wait_for(kind.plural());
             watches.spawn(follow(kind, client.clone(), Arc::clone(readiness), take.clone()));
         }
         Self { _watches: watches }
@@ -70,9 +74,10 @@ impl Cluster {
 }
 
 async fn follow(kind: Kind, client: kube::Client, readiness: Arc<Readiness>, take: impl Fn(Batch)) {
-    let mut watched = Watched { kind, version: None, held: BTreeSet::new(), unread: BTreeMap::new() };
+    let mut watched = Watched::new(kind);
     let mut backoff = Backoff::default();
-    let resource = feed::resource(kind);
+    let mut missed = false;
+    let resource = kind.plural();
     loop {
         let begun = Instant::now();
         let fault = watched.turn(&client, &take, || readiness.done(resource)).await.err();
@@ -80,25 +85,47 @@ async fn follow(kind: Kind, client: kube::Client, readiness: Arc<Readiness>, tak
         if well || fault.is_none() {
             backoff = Backoff::default();
         }
+        let unknown = matches!(fault, Some(Fault::Unknown));
         match fault {
             // The first list starts the next one at once; later ones wait, as many may be at it.
             Some(Fault::Gone) => {
                 watched.version = None;
                 tracing::info!("the watch of {resource} fell behind; they are listed again");
             }
+            Some(Fault::Unknown) => {
+                watched.version = None;
+                // An API server that has just started may not know it yet: what was read goes when it is missed twice.
+                if missed || watched.is_empty() {
+                    watched.forget(&take);
+                    readiness.done(resource);
+                }
+            }
             Some(fault) => {
                 readiness.hindered(resource, fault.to_string());
                 tracing::debug!("{resource}: {fault}");
                 take(watched.batch(Vec::new(), Some(&fault)));
             }
-            None if well => continue,
+            None if well => {
+                missed = false;
+                continue;
+            }
             None => {}
         }
-        sleep(backoff.next()).await;
+        missed = unknown;
+        sleep(if unknown { LOOK_AGAIN } else { backoff.next() }).await;
     }
 }
 
 impl Watched {
+    fn new(kind: Kind) -> Self {
+        let api_version = kind.versions().first().expect("a kind has a version");
+        Self { kind, api_version, version: None, held: BTreeSet::new(), unread: BTreeMap::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.unread.is_empty()
+    }
+
     /// Lists if need be, and watches until the server ends it.
     async fn turn(
         &mut self,
@@ -110,7 +137,7 @@ impl Watched {
             self.list(client, take).await?;
         }
         let version = self.version.clone().unwrap_or_default();
-        let mut events = std::pin::pin!(feed::watch(client, self.kind, &version).await?);
+        let mut events = std::pin::pin!(feed::watch(client, self.kind, self.api_version, &version).await?);
         take(self.batch(Vec::new(), None));
         listed();
         while let Some(events) = feed::next(&mut events).await? {
@@ -136,26 +163,49 @@ impl Watched {
     /// Hands over all there is, page by page, and at the end the deletion of what is not there any more.
     async fn list(&mut self, client: &kube::Client, take: &impl Fn(Batch)) -> Result<(), Fault> {
         let mut found = BTreeSet::new();
-        let mut after = None;
+        let mut page = self.first_page(client).await?;
         loop {
-            let page = feed::page(client, self.kind, after.as_deref()).await?;
             let mut changes = Vec::with_capacity(page.items.len());
             for item in page.items {
                 found.insert(item.key.clone());
                 changes.extend(self.apply(item));
             }
             take(self.batch(changes, None));
-            after = page.after;
-            if after.is_none() {
+            let Some(after) = page.after else {
                 self.version = Some(page.version);
                 break;
-            }
+            };
+            page = feed::page(client, self.kind, self.api_version, Some(&after)).await?;
         }
         let gone: Vec<Key> = self.held.union(&self.unread.keys().cloned().collect()).cloned().collect();
         let gone = gone.into_iter().filter(|key| !found.contains(key));
         let changes = gone.map(|key| self.delete(key)).collect();
         take(self.batch(changes, None));
         Ok(())
+    }
+
+    /// In the best version that the server knows.
+    async fn first_page(&mut self, client: &kube::Client) -> Result<feed::Page, Fault> {
+        for version in self.kind.versions() {
+            match feed::page(client, self.kind, version, None).await {
+                Err(Fault::Unknown) => {}
+                page => {
+                    self.api_version = version;
+                    return page;
+                }
+            }
+        }
+        Err(Fault::Unknown)
+    }
+
+    /// There are none any more, and nothing is wrong.
+    fn forget(&mut self, take: &impl Fn(Batch)) {
+        let gone: Vec<Key> = self.held.iter().chain(self.unread.keys()).cloned().collect();
+        if !gone.is_empty() {
+            tracing::info!("{} are gone, with their CustomResourceDefinition", self.kind.plural());
+        }
+        let changes = gone.into_iter().map(|key| self.delete(key)).collect();
+        take(self.batch(changes, None));
     }
 
     fn change(&mut self, event: Event) -> Option<Change> {

@@ -48,6 +48,9 @@ pub enum Event {
 pub enum Fault {
     #[error("the version to go on from is too old")]
     Gone,
+    /// Its CustomResourceDefinition is not there, or not in this version.
+    #[error("the API server does not know them")]
+    Unknown,
     #[error("{}; it is tried again, and what was read before stays", cluster::explain(.0))]
     Request(#[source] kube::Error),
     #[error(
@@ -98,24 +101,18 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
-/// What Kubernetes calls the objects of a kind in paths and in roles.
-pub fn resource(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Namespace => "namespaces",
-        Kind::Node => "nodes",
-        Kind::ServiceAccount => "serviceaccounts",
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices",
-        Kind::Pod => "pods",
-    }
-}
-
-/// One page of the list of a kind.
-pub async fn page(client: &kube::Client, kind: Kind, after: Option<&str>) -> Result<Page, Fault> {
+/// One page of the list of a kind, in one of its versions.
+pub async fn page(
+    client: &kube::Client,
+    kind: Kind,
+    api_version: &str,
+    after: Option<&str>,
+) -> Result<Page, Fault> {
     let after = after.map(|after| format!("&continue={}", escape(after))).unwrap_or_default();
-    let request = request(kind, "List", &format!("limit={PAGE}{after}"));
+    let request = request(kind, api_version, "List", &format!("limit={PAGE}{after}"));
     let text = timeout(REQUEST_WAIT, client.request_text(request));
-    let text = text.await.map_err(|_| Fault::Silent(REQUEST_WAIT))?.map_err(Fault::of)?;
+    let text = text.await.map_err(|_| Fault::Silent(REQUEST_WAIT))?;
+    let text = text.map_err(|error| Fault::of(kind, error))?;
     let list: List<'_> = serde_json::from_str(&text).map_err(|error| Fault::Malformed(error.to_string()))?;
     let items = list.items.unwrap_or_default().into_iter();
     Ok(Page {
@@ -125,19 +122,21 @@ pub async fn page(client: &kube::Client, kind: Kind, after: Option<&str>) -> Res
     })
 }
 
-/// The watch of a kind from `version` on, as lines of events that came together.
+/// The watch of a kind, in one of its versions, from where a list stood on, as lines of events that came together.
 pub async fn watch(
     client: &kube::Client,
     kind: Kind,
+    api_version: &str,
     version: &str,
 ) -> Result<impl Stream<Item = Vec<Result<String, Fault>>> + use<>, Fault> {
     let version = escape(version);
     let query = format!(
         "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
     );
-    let request = request(kind, "", &query);
+    let request = request(kind, api_version, "", &query);
     let stream = timeout(REQUEST_WAIT, client.request_stream(request));
-    let stream = stream.await.map_err(|_| Fault::Silent(REQUEST_WAIT))?.map_err(Fault::of)?;
+    let stream = stream.await.map_err(|_| Fault::Silent(REQUEST_WAIT))?;
+    let stream = stream.map_err(|error| Fault::of(kind, error))?;
     Ok(stream.lines().map(|line| line.map_err(Fault::Cut)).ready_chunks(TOGETHER))
 }
 
@@ -166,7 +165,7 @@ impl Event {
             }
             "ERROR" => {
                 let status: kube::core::Status = serde_json::from_str(object.get()).map_err(malformed)?;
-                Err(Fault::of(kube::Error::Api(Box::new(status))))
+                Err(Fault::of(kind, kube::Error::Api(Box::new(status))))
             }
             other => Err(Fault::Malformed(format!("{other:?} is no event"))),
         }
@@ -174,9 +173,10 @@ impl Event {
 }
 
 impl Fault {
-    fn of(error: kube::Error) -> Self {
+    fn of(kind: Kind, error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.code == 410 => Self::Gone,
+            kube::Error::Api(status) if status.code == 404 && !kind.is_built_in() => Self::Unknown,
             _ => Self::Request(error),
         }
     }
@@ -199,22 +199,22 @@ fn item(kind: Kind, raw: &RawValue) -> Result<(String, Item), Fault> {
 }
 
 /// Of what is read for its labels alone, only the metadata is asked for.
-fn request(kind: Kind, list: &str, query: &str) -> Request<Vec<u8>> {
-    let group = match kind.api_version() {
-        "v1" => "/api/v1".into(),
-        group => format!("/apis/{group}"),
+fn request(kind: Kind, version: &str, list: &str, query: &str) -> Request<Vec<u8>> {
+    let group = match kind.group() {
+        "" => format!("/api/{version}"),
+        group => format!("/apis/{group}/{version}"),
     };
     let accept = match kind {
         Kind::Namespace | Kind::Node | Kind::ServiceAccount => {
             format!("application/json;as=PartialObjectMetadata{list};g=meta.k8s.io;v=v1,application/json")
         }
-        Kind::Service | Kind::EndpointSlice | Kind::Pod => "application/json".into(),
+        _ => "application/json".into(),
     };
     let running = match kind {
         Kind::Pod => "&fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed",
         _ => "",
     };
-    Request::get(format!("{group}/{}?{query}{running}", resource(kind)))
+    Request::get(format!("{group}/{}?{query}{running}", kind.plural()))
         .header(ACCEPT, accept)
         // Compressed watches would come as one member an event, which few readers take.
         .header(ACCEPT_ENCODING, "identity")

@@ -47,7 +47,7 @@ fn world(kind: Kind) -> World {
     });
     let client = kube::Client::new(service, "default");
     let (readiness, seen) = (Arc::new(Readiness::default()), Arc::new(Mutex::new(Seen::default())));
-    readiness.wait_for(feed::resource(kind));
+    readiness.wait_for(kind.plural());
     let into = Arc::clone(&seen);
     let take = move |batch: Batch| {
         let mut seen = into.lock().expect("the test goes on");

@@ -1,5 +1,5 @@
 # What one does with this tree, one target each. `make demo` needs cargo and a Linux kernel, nothing else.
-.PHONY: demo test cluster cluster-down test-cluster images bench bench-scale fmt lint
+.PHONY: demo test cluster cluster-down test-cluster conformance images bench bench-scale fmt lint
 
 DEMO_BINARIES := weft weft-proxy weft-control weft-init weft-shop
 CLUSTER_BINARIES := weft weft-proxy weft-control weft-init weft-cni weft-injector weft-shop
@@ -29,6 +29,11 @@ cluster-down:
 test-cluster:
 	@cargo build $(CLUSTER_BINARIES:%=--bin %)
 	cargo test -p tests --test cluster -- $(ARGS)
+
+# The official conformance suite of the Gateway API, and our stricter tests of it, on a cluster of their own: tests/conformance/README.md
+conformance:
+	@cargo build $(CLUSTER_BINARIES:%=--bin %)
+	cargo test -p tests --test conformance -- $(ARGS)
 
 # The images that are shipped, static, in target/images
 images:

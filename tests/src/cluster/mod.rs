@@ -59,20 +59,20 @@ impl Cluster {
             name: given.unwrap_or_else(|| "wtest".to_owned()),
         };
         if cluster.ours {
-            cluster.script("down", &[]);
+            cluster.script("tests/cluster/down", &[]);
         }
-        cluster.script("up", &[&nodes.to_string()]);
+        cluster.script("tests/cluster/up", &[&nodes.to_string()]);
         cluster
     }
 
-    /// Runs a script of `tests/cluster`; panics when it fails.
-    fn script(&self, name: &str, args: &[&str]) {
-        let status = self.command(self.root.join("tests/cluster").join(name)).args(args).status();
-        assert!(status.expect("the script").success(), "tests/cluster/{name} failed");
+    /// Runs a script of the project that knows which cluster is meant; panics when it fails.
+    pub fn script(&self, path: &str, args: &[&str]) {
+        let status = self.command(self.root.join(path)).args(args).status();
+        assert!(status.expect("the script").success(), "{path} failed");
     }
 
     /// A program that knows which cluster is meant.
-    fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         let state = self.target.join("cluster/state").join(&self.name);
         command.env("CARGO_TARGET_DIR", &self.target).env("NAME", &self.name);
@@ -86,6 +86,11 @@ impl Cluster {
     /// The project's root.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where this build puts what it makes.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// What kubectl prints, or what it complains of.

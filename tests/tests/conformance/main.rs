@@ -1,0 +1,35 @@
+//! The Gateway API on a real Kubernetes: a cluster is brought up with its definitions and Weft, the official conformance suite
+//! runs against the mesh, and all is taken down.
+//!
+//! `make conformance`; or `cargo test -p tests --test conformance -- WORD...` for scenarios whose name contains a word, with `NAME` in
+//! the environment on the cluster of that name, which stays. Needs what `tests/tests/cluster` needs.
+
+// Panics are how a test fails.
+#![allow(clippy::unwrap_used)]
+
+mod install;
+mod official;
+
+use std::{env, process::ExitCode};
+use tests::cluster::{
+    Cluster,
+    scenarios::{Run, Scenario},
+};
+
+const NODES: u32 = 2;
+
+const INSTALL: Scenario = Scenario { name: "install", run: install::definitions_images_and_weft };
+/// What the mesh must show of the Gateway API.
+const SCENARIOS: &[Scenario] =
+    &[Scenario { name: "official", run: official::every_mesh_test_passes }];
+
+fn main() -> ExitCode {
+    // What cargo passes to every test program begins with a dash; the rest are words of scenarios' names.
+    let wanted = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let cluster = Cluster::up(NODES);
+    let run = Run::new(&cluster, wanted);
+    if run.one(&INSTALL) {
+        run.alone(SCENARIOS);
+    }
+    if run.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -32,7 +32,7 @@ use proxy_http::{
     served::Served,
     streams::Lease,
 };
-use std::{future::Future, rc::Rc, time::Duration};
+use std::{future::Future, rc::Rc};
 use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
 

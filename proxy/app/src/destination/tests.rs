@@ -85,7 +85,7 @@ async fn what_is_tried_ends_with_the_address_that_was_dialled_only_if_nothing_el
         script.outbound(DIALLED, Outbound { target: Target::Service(service()), ..Outbound::external() });
         script.endpoints(&service(), endpoints(meshed));
         let destination = worker.destination(DIALLED).await;
-        let hops = destination.resolve(&worker).hops();
+        let hops = destination.resolve(&worker).target();
         sleep(*age).await;
         let seen = attempts(&worker, &hops).await;
         let what = format!("{meshed:?} after {age:?}: {seen:?}");

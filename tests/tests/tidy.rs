@@ -40,7 +40,8 @@ const OURS: &[(&str, &[&str])] = &[
     ("control-serve", &["policy", "api", "admin", "control-index", "control-translate", "proxy-wire"]),
     ("admin", &[]),
     ("injector", &["policy", "init", "admin"]),
-    ("cli", &["injector"]),
+    ("import", &[]),
+    ("cli", &["import", "injector"]),
     ("examples-shop", &[]),
     ("tests", &[]),
     ("bench-load", &[]),
@@ -114,6 +115,7 @@ const PURE: &[&str] = &[
     "proxy/wire",
     "control/index",
     "control/translate",
+    "import",
 ];
 
 /// What a pure crate may not even depend on through others: runtimes, sockets, the system, randomness, logs.

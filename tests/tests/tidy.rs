@@ -12,6 +12,7 @@ use std::{
 /// Which of ours each crate may depend on. `policy` knows nobody, and nobody knows a binary.
 const OURS: &[(&str, &[&str])] = &[
     ("policy", &[]),
+    ("explain", &["policy"]),
     ("api", &[]),
     ("init", &[]),
     ("init-cni", &["init", "admin"]),
@@ -26,6 +27,7 @@ const OURS: &[(&str, &[&str])] = &[
         "proxy-app",
         &[
             "policy",
+            "explain",
             "proxy-balance",
             "proxy-detect",
             "proxy-h1",
@@ -36,12 +38,19 @@ const OURS: &[(&str, &[&str])] = &[
         ],
     ),
     ("control-index", &["policy", "api"]),
+    ("control-manifest", &["control-index"]),
     ("control-translate", &["policy", "api", "control-index"]),
-    ("control-serve", &["policy", "api", "admin", "control-index", "control-translate", "proxy-wire"]),
+    (
+        "control-serve",
+        &["policy", "api", "admin", "control-index", "control-manifest", "control-translate", "proxy-wire"],
+    ),
     ("admin", &[]),
     ("injector", &["policy", "init", "admin"]),
     ("import", &[]),
-    ("cli", &["import", "injector"]),
+    (
+        "cli",
+        &["policy", "explain", "import", "control-index", "control-manifest", "control-translate", "injector"],
+    ),
     ("examples-shop", &[]),
     ("tests", &[]),
     ("bench-load", &[]),
@@ -113,7 +122,9 @@ const PURE: &[&str] = &[
     "proxy/h1",
     "proxy/balance",
     "proxy/wire",
+    "explain",
     "control/index",
+    "control/manifest",
     "control/translate",
     "import",
 ];

@@ -1,7 +1,6 @@
 //! Where objects come from. A source hands over batches of changes, and with each batch all that is wrong in it.
 
 pub mod directory;
-mod document;
 mod files;
 pub mod kubernetes;
 

@@ -4,9 +4,10 @@
 //! People edit these files while they are served, so that a look may come at a bad moment. What is malformed now keeps
 //! what it last said; a file that vanished or is empty keeps it for a moment, as editors replace files by steps.
 
-use super::{Batch, Change, document};
+use super::{Batch, Change};
 use crate::problems::{self, Problem};
 use control_index::{Key, Object};
+use control_manifest::Fault;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
@@ -41,7 +42,7 @@ struct File {
     objects: Vec<(u64, Arc<Object>)>,
     /// Objects that it defined when it was last well-formed, and that may be in what is malformed now.
     kept: Vec<(u64, Arc<Object>)>,
-    faults: Vec<document::Fault>,
+    faults: Vec<Fault>,
     skipped: usize,
     /// Since when it is away or empty.
     away_since: Option<Instant>,
@@ -175,7 +176,7 @@ impl File {
                 self.digest = 0;
                 self.skipped = 0;
                 let what = format!("it cannot be read: {error}; what it said before stays");
-                self.faults = vec![document::Fault { line: 1, field: String::new(), what }];
+                self.faults = vec![Fault { line: 1, field: String::new(), what }];
                 return;
             }
         };
@@ -189,7 +190,7 @@ impl File {
             return;
         }
         self.digest = digest;
-        let parsed = document::parse(path, &text);
+        let parsed = control_manifest::parse(path, &text);
         self.remember();
         self.objects = parsed.objects.into_iter().map(|(line, object)| (line, Arc::new(object))).collect();
         match parsed.faults.is_empty() {

@@ -1,5 +1,5 @@
 //! One manifest file: its documents, the objects in them, and what is wrong with which line and field.
-//! A document that fails takes no other one with it.
+//! A document that fails takes no other one with it. Here is no reading of files: the text is handed over.
 
 use control_index::{Kind, Object};
 use serde::Deserialize;

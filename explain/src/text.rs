@@ -1,0 +1,119 @@
+//! The same for people: aligned, without what says nothing.
+
+use crate::{Backend, Considered, Setting, Verdict};
+use std::fmt;
+
+/// Of endpoints more are not printed one by one.
+const ENDPOINTS: usize = 8;
+
+impl fmt::Display for Verdict {
+    /// One line says what is done; below it stand the reasons, a part each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} to {}: {}", self.asked, self.target, self.outcome.says)?;
+        if let Some(why) = &self.outcome.reason {
+            part(f, "Why", &[vec![why.says.into()], vec![why.remedy.into()]])?;
+        }
+        part(f, "Rule", &self.rule())?;
+        let lost = |one: &&Considered| one.lost.is_some();
+        let others: Vec<_> = self.considered.iter().filter(lost).map(row_of_loser).collect();
+        part(f, "Lost", &others)?;
+        let mut filters: Vec<_> = self.filters.iter().map(|filter| vec![filter.clone()]).collect();
+        filters.extend(self.path.iter().map(|path| vec![format!("a backend is asked for {path}")]));
+        part(f, "Filters", &filters)?;
+        part(f, "Backends", &self.backends.iter().flat_map(rows_of_backend).collect::<Vec<_>>())?;
+        if self.outcome.action == "forward" {
+            part(f, "Settings", &self.settings.iter().map(row_of_setting).collect::<Vec<_>>())?;
+            part(f, "Speaks", &[vec![spoken(&self.protocol)]])?;
+        }
+        Ok(())
+    }
+}
+
+impl Verdict {
+    fn rule(&self) -> Vec<Vec<String>> {
+        match (&self.rule, &self.by) {
+            (Some(rule), Some(by)) => vec![vec![format!("{rule} by {by}")]],
+            (Some(rule), None) => vec![vec![rule.clone()]],
+            (None, _) if self.considered.is_empty() => vec![vec!["none: no route is attached".into()]],
+            (None, _) => vec![vec!["none of those that are attached".into()]],
+        }
+    }
+}
+
+fn spoken(protocol: &str) -> String {
+    match protocol {
+        "Auto" => "what the proxies find out: nobody said it".into(),
+        other => other.into(),
+    }
+}
+
+fn row_of_loser(one: &Considered) -> Vec<String> {
+    vec![one.rule.clone(), one.by.clone(), one.lost.clone().unwrap_or_default()]
+}
+
+fn row_of_setting(setting: &Setting) -> Vec<String> {
+    let by = setting.by.as_deref().unwrap_or("default");
+    vec![setting.name.into(), setting.value.clone(), by.into()]
+}
+
+fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
+    let Backend { to, percent, filters, settings, endpoints, .. } = backend;
+    let behind = endpoints.as_ref().map(|endpoints| {
+        let meshed = endpoints.iter().filter(|endpoint| endpoint.identity.is_some()).count();
+        match (endpoints.len(), meshed) {
+            (0, _) => "no endpoints".into(),
+            (1, 1) => "1 endpoint, by mTLS".into(),
+            (1, 0) => "1 endpoint, in plaintext".into(),
+            (all, meshed) if all == meshed => format!("{all} endpoints, all by mTLS"),
+            (all, 0) => format!("{all} endpoints, all in plaintext"),
+            (all, meshed) => format!("{all} endpoints, {meshed} of them by mTLS"),
+        }
+    });
+    let mut rows = vec![vec![format!("{percent} %"), to.clone(), behind.unwrap_or_default()]];
+    let below = |cells: [String; 2]| vec![String::new(), format!("  {}", cells[0]), cells[1].clone()];
+    let known = endpoints.iter().flatten();
+    rows.extend(known.clone().take(ENDPOINTS).map(|endpoint| {
+        let name = endpoint.workload.as_deref().unwrap_or("no Pod");
+        let who = endpoint.identity.as_deref().unwrap_or("no proxy");
+        below([format!("{} {name}", endpoint.address), who.into()])
+    }));
+    if let Some(more) = known.count().checked_sub(ENDPOINTS).filter(|more| *more > 0) {
+        rows.push(below([format!("and {more} more"), String::new()]));
+    }
+    rows.extend(filters.iter().map(|filter| below([filter.clone(), String::new()])));
+    rows.extend(settings.iter().map(|setting| {
+        let by = setting.by.as_deref().unwrap_or("default");
+        below([format!("{} {}", setting.name, setting.value), by.into()])
+    }));
+    rows
+}
+
+/// A part of the text: its name before the first row, and all rows aligned. Nothing where there is no row.
+fn part(f: &mut fmt::Formatter<'_>, name: &str, rows: &[Vec<String>]) -> fmt::Result {
+    for (at, line) in table(rows).lines().enumerate() {
+        let name = if at == 0 { name } else { "" };
+        writeln!(f, "  {}", format!("{name:<9} {line}").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Rows with their columns aligned, a line each.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let mut widths = vec![0; columns];
+    for row in rows {
+        // The last cell that says something pushes nothing aside.
+        let last = row.iter().rposition(|cell| !cell.is_empty()).unwrap_or_default();
+        for (width, cell) in widths.iter_mut().zip(&row[..last]) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

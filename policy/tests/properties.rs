@@ -162,7 +162,7 @@ fn given() -> impl Strategy<Value = (Given, Given)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn the_order_in_which_rules_are_given_does_not_matter((given, shuffled) in given(), request in requests()) {
@@ -196,6 +196,19 @@ proptest! {
             prop_assert_eq!(&holding[0].rule, &rule.source.to_string());
             prop_assert_eq!(told.found.and_then(|found: Found| policy.routes.rule(found)), Some(rule));
         }
+    }
+
+    /// What is said to be in the shadow of another one never holds, and the other one could.
+    #[test]
+    fn a_shadowed_match_never_wins((given, _) in given(), requests in vec(requests(), 9)) {
+        let table = RuleTable::new(given);
+        let shadowed: Vec<_> = table.shadowed().collect();
+        let policy = policy_of(table);
+        for request in &requests {
+            let found = route(&policy, &request.facts(), &mut ()).found.and_then(|found| found.by);
+            prop_assert!(shadowed.iter().all(|one| Some(one.at) != found), "{request:?}");
+        }
+        prop_assert!(shadowed.iter().all(|one| one.by < one.at));
     }
 
     /// Order is total: what comes from one table is sorted, and equal precedence is decided by who wrote it.

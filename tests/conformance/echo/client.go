@@ -34,7 +34,6 @@ const (
 // A call is what the client was told to do.
 type call struct {
 	url    *url.URL
-	raw    string // path and query as they were given
 	method string
 	host   string // of the Host field, or ""
 	fields http.Header
@@ -107,10 +106,6 @@ func parse(args []string) (*call, error) {
 			if call.url, err = url.Parse(arg); err != nil {
 				return nil, err
 			}
-			_, rest, _ := strings.Cut(arg, "://")
-			if at := strings.IndexAny(rest, "/?"); at >= 0 {
-				call.raw = rest[at:]
-			}
 		default:
 			return nil, fmt.Errorf("%s: not understood\n%s", arg, usage)
 		}
@@ -170,9 +165,6 @@ func (c *call) http(ctx context.Context, _ int) (answer, error) {
 	}
 	request.Header = c.fields.Clone()
 	request.Host = c.host
-	if strings.HasPrefix(c.raw, "/") {
-		request.URL = &url.URL{Scheme: "http", Host: c.url.Host, Opaque: c.raw} // as it was given, not as Go would write it
-	}
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request)
@@ -191,7 +183,7 @@ func (c *call) grpc(ctx context.Context, connection *grpc.ClientConn, i int) (an
 			ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 		}
 	}
-	method := c.raw
+	method := c.url.Path
 	if method == "" || method == "/" {
 		method = echoMethod
 	}

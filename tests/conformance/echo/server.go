@@ -33,24 +33,24 @@ func serve(args []string) error {
 		return err
 	}
 	failed := make(chan error)
-	for kind, numbers := range ports {
-		for _, port := range numbers {
+	for _, kind := range []string{"port", "grpc", "tcp"} {
+		for _, port := range ports[kind] {
 			listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 			if err != nil {
 				return err
 			}
 			secure := kind == "port" && slices.Contains(ports["tls"], port)
 			log.Printf("%s on %d (TLS: %v)", kind, port, secure)
-			switch {
-			case kind == "port":
-				go func() { failed <- serveHTTP(listener, port, secure) }()
-			case kind == "grpc":
-				go func() { failed <- serveGRPC(listener, port) }()
-			case kind == "tcp":
-				go func() { failed <- serveTCP(listener, port) }()
-			default: // "tls" says how to serve a port, and is none itself
-				listener.Close()
-			}
+			go func() {
+				switch kind {
+				case "port":
+					failed <- serveHTTP(listener, port, secure)
+				case "grpc":
+					failed <- serveGRPC(listener, port)
+				case "tcp":
+					failed <- serveTCP(listener, port)
+				}
+			}()
 		}
 	}
 	return <-failed

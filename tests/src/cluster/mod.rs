@@ -8,7 +8,7 @@
 //! | `load` | requests at a steady rate, each accounted for |
 //! | `scenarios` | running scenarios side by side, and telling what failed |
 //!
-//! Nothing here knows what Weft does: that is what the scenarios in `tests/tests/cluster` say.
+//! Nothing here knows what Weft does: that is what the scenarios in `tests/tests/cluster` and `tests/tests/conformance` say.
 
 pub mod load;
 pub mod namespace;

@@ -7,8 +7,11 @@
 // Panics are how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod answer;
+mod case;
 mod install;
 mod official;
+mod strict;
 
 use std::{env, process::ExitCode};
 use tests::cluster::{
@@ -20,8 +23,10 @@ const NODES: u32 = 2;
 
 const INSTALL: Scenario = Scenario { name: "install", run: install::definitions_images_and_weft };
 /// What the mesh must show of the Gateway API.
-const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "official", run: official::every_mesh_test_passes }];
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "official", run: official::every_mesh_test_passes },
+    Scenario { name: "strict", run: strict::requests_and_statuses },
+];
 
 fn main() -> ExitCode {
     // What cargo passes to every test program begins with a dash; the rest are words of scenarios' names.

@@ -56,7 +56,9 @@ pub fn every_mesh_test_passes(cluster: &Cluster) {
     for name in TESTS {
         match results.get(name) {
             Some(&"PASS") => {}
-            Some(result) => writeln!(wrong, "{name}: {result}\n{}", last_lines(&text, name)).expect("a String"),
+            Some(result) => {
+                writeln!(wrong, "{name}: {result}\n{}", last_lines(&text, name)).expect("a String")
+            }
             None => writeln!(wrong, "{name} did not run").expect("a String"),
         }
     }

@@ -49,7 +49,15 @@ const OURS: &[(&str, &[&str])] = &[
     ("import", &[]),
     (
         "cli",
-        &["policy", "explain", "import", "control-index", "control-manifest", "control-translate", "injector"],
+        &[
+            "policy",
+            "explain",
+            "import",
+            "control-index",
+            "control-manifest",
+            "control-translate",
+            "injector",
+        ],
     ),
     ("examples-shop", &[]),
     ("tests", &[]),

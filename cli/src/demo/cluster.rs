@@ -81,6 +81,24 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Takes more objects on: those that control is to know, and the Pods of the Deployments among them.
+    pub fn apply(&mut self, name: &str, text: &str) -> anyhow::Result<(Vec<Manifest>, Vec<Pod>)> {
+        let (known, deployed) = (self.manifests.len(), self.deployments.len());
+        let values: Vec<Value> =
+            serde_saphyr::from_multiple(text).with_context(|| format!("{name} is not YAML"))?;
+        for value in values.into_iter().filter(|value| !value.is_null()) {
+            self.add(value).with_context(|| format!("in {name}"))?;
+        }
+        let mut pods = Vec::new();
+        for deployment in self.deployments.split_off(deployed) {
+            for _ in 0..deployment.spec.replicas {
+                pods.push(self.make(&deployment)?);
+            }
+            self.deployments.push(deployment);
+        }
+        Ok((self.manifests.split_off(known), pods))
+    }
+
     fn add(&mut self, mut object: Value) -> anyhow::Result<()> {
         let kind = object["kind"].as_str().context("a document has no kind")?.to_owned();
         match kind.as_str() {
@@ -99,8 +117,10 @@ impl Cluster {
                 self.assign_address(&mut service, &mut object)?;
                 self.services.push(service);
             }
-            "ServiceAccount" => {}
-            _ => bail!("the demo runs no {kind}: only Namespace, ServiceAccount, Service and Deployment"),
+            "ServiceAccount" | "HTTPRoute" | "TrafficPolicy" | "BackendPolicy" => {}
+            _ => bail!(
+                "the demo runs no {kind}: only Namespace, ServiceAccount, Service, Deployment, HTTPRoute and policies"
+            ),
         }
         self.manifests.push(Manifest::new(object)?);
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::cluster::{Condition, Pod};
+use super::cluster::{Condition, Manifest, Pod};
 use super::directory::Directory;
 use super::http;
 use super::sandbox::{Network, Sandbox};
@@ -75,6 +75,11 @@ impl Kubelet {
         self.directory.write(&pod.manifest(Condition::Starting))?;
         self.pods.push(Running::new(pod, sandbox));
         Ok(())
+    }
+
+    /// Gives an object to control, in the place of the one of the same name if there is one.
+    pub fn apply(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        self.directory.write(manifest)
     }
 
     /// Begins the graceful end of the pod of this name.

@@ -1,5 +1,6 @@
 //! The inside of the demo, from the first bridge to the last table: five steps, in their order.
 
+mod policies;
 mod replacement;
 mod report;
 
@@ -21,6 +22,7 @@ use super::manifests::STOCK;
 use super::sandbox::{Gateway, Network};
 use super::signals::{Edge, graph};
 use super::view::{Row, View, rows, table};
+use policies::Policies;
 use replacement::Replacement;
 pub use report::{Report, Visit};
 
@@ -144,10 +146,11 @@ impl Show {
         }
     }
 
-    /// Shows the traffic until the duration is over and a pod was replaced, or the end is asked for.
+    /// Shows the traffic until the duration is over, a pod was replaced and each policy shown, or the end is asked for.
     fn watch(&mut self, began: Instant) -> anyhow::Result<()> {
         let third = self.duration.map_or(BEFORE_REPLACEMENT, |duration| duration / 3);
         let mut replacement = Replacement::Due(BEFORE_REPLACEMENT.min(third));
+        let mut policies = Policies::default();
         let mut states: VecDeque<(Instant, Vec<Edge>)> = [(began, Vec::new())].into();
         let mut refreshed = began;
         loop {
@@ -157,8 +160,11 @@ impl Show {
             if replacement.is_over() && !was_over && self.duration.is_none() {
                 self.look_further()?;
             }
+            if replacement.is_over() {
+                policies.advance(self, self.duration.map(|duration| began + duration))?;
+            }
             let is_over = self.duration.is_some_and(|duration| began.elapsed() >= duration);
-            if is_over && replacement.is_over() {
+            if is_over && policies.are_over() {
                 return Ok(());
             }
             if refreshed.elapsed() >= REFRESH {

@@ -127,7 +127,7 @@ pub fn graph(scrapes: &[Scrape]) -> Vec<Edge> {
                 from: from.clone(),
                 to: to.clone(),
                 mtls: true,
-                client_identity: proven(scrapes, &scrape.identity, &requests.service),
+                client_identity: proven(scrapes, &scrape.identity, requests),
                 ..Edge::default()
             });
             edge.add(requests);
@@ -164,12 +164,15 @@ fn along_the_way(mut edges: Vec<Edge>) -> Vec<Edge> {
     ordered
 }
 
-/// The client's identity, if a proxy of that service saw it over TLS.
-fn proven(scrapes: &[Scrape], client: &str, service: &str) -> Option<String> {
-    let mut inbound = scrapes.iter().flat_map(|scrape| &scrape.requests).filter(|it| !it.is_outbound);
-    inbound
-        .any(|it| it.service == service && it.identity == client && it.is_tls && it.count > 0)
-        .then(|| client.to_owned())
+/// The client's identity, if a proxy of that service saw it over TLS; of several Services before the same pods, it knows one by name, and
+/// is known by its identity.
+fn proven(scrapes: &[Scrape], client: &str, requests: &Requests) -> Option<String> {
+    let inbound = scrapes.iter().flat_map(|scrape| scrape.requests.iter().map(move |it| (scrape, it)));
+    let saw = |(scrape, it): (&Scrape, &Requests)| {
+        let meant = it.service == requests.service || scrape.identity == requests.identity;
+        !it.is_outbound && meant && it.identity == client && it.is_tls && it.count > 0
+    };
+    inbound.map(saw).any(|saw| saw).then(|| client.to_owned())
 }
 
 /// Failures by reason: the words of the proxies' own errors, and the rest as answers of the applications.

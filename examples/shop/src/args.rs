@@ -23,6 +23,9 @@ pub struct Args {
     /// After SIGTERM: how long to go on serving, not ready, before connections are closed
     #[arg(long, env = "SHOP_DRAIN", default_value = "2s", value_parser = duration)]
     pub drain: Duration,
+    /// Answer so many percent of requests with 503, evenly: a release that should not have gone out
+    #[arg(long, env = "SHOP_FAILING", value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub failing: u8,
     #[command(flatten)]
     pub upstreams: Upstreams,
     #[command(flatten)]

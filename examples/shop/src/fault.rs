@@ -19,6 +19,9 @@ pub enum Fault {
     Conflict(String),
     #[error("the body is longer than {0} bytes")]
     TooLarge(usize),
+    /// It was told to fail.
+    #[error("this release answers some requests so")]
+    Flaky,
     /// An upstream says that the caller is wrong (4xx): its answer is passed on as it is.
     #[error("an upstream refused with {status}")]
     Refused { status: StatusCode, content_type: Option<HeaderValue>, body: Bytes },
@@ -38,6 +41,7 @@ impl Fault {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Flaky => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused { status, .. } => *status,
             Self::Unreachable { .. } | Self::Failed { .. } => StatusCode::BAD_GATEWAY,
         }

@@ -40,7 +40,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let service = roles::Service::new(args.role, &args.version, args.upstreams)?;
+    let service = roles::Service::new(args.role, &args.version, args.upstreams)?.failing(args.failing);
     let listener =
         server::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let bound = listener.local_addr().context("asking for the address listened on")?;

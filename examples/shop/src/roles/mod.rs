@@ -9,11 +9,12 @@ mod product;
 mod review;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
@@ -29,6 +30,9 @@ pub use product::CATALOGUE;
 pub struct Service {
     role: Kind,
     served_by: HeaderValue,
+    /// Percent of the requests that are answered with 503, and how many there were.
+    failing: u8,
+    asked: AtomicU64,
 }
 
 enum Kind {
@@ -64,7 +68,12 @@ impl Service {
         };
         let served_by = HeaderValue::from_str(&format!("{name}-{version}"))
             .with_context(|| format!("version {version:?} is not a word"))?;
-        Ok(Self { role, served_by })
+        Ok(Self { role, served_by, failing: 0, asked: AtomicU64::new(0) })
+    }
+
+    /// The same, of which so many percent of the answers are 503.
+    pub fn failing(self, percent: u8) -> Self {
+        Self { failing: percent, ..self }
     }
 
     /// `role-version`, sent with every answer.
@@ -73,6 +82,9 @@ impl Service {
     }
 
     pub async fn answer(&self, asked: &Asked) -> Result<Answer, Fault> {
+        if self.fails() {
+            return Err(Fault::Flaky);
+        }
         match &self.role {
             Kind::Customer(customer) => customer.answer(asked).await,
             Kind::Product(product) => product.answer(asked).await,
@@ -81,6 +93,18 @@ impl Service {
             Kind::Auth => auth::answer(asked),
             Kind::Review => review::answer(asked),
         }
+    }
+}
+
+impl Service {
+    /// Whether this request is one of those that fail: spread as evenly as can be.
+    fn fails(&self) -> bool {
+        if self.failing == 0 {
+            return false;
+        }
+        let before = self.asked.fetch_add(1, Ordering::Relaxed);
+        let failed = |requests: u64| requests * u64::from(self.failing) / 100;
+        failed(before + 1) > failed(before)
     }
 }
 
@@ -99,9 +123,10 @@ pub struct Asked {
     carried: HeaderMap,
 }
 
-/// Who is asking, and the trace that the request belongs to (W3C Trace Context).
-const CARRIED: [HeaderName; 5] = [
+/// Who is asking and by what, and the trace that the request belongs to (W3C Trace Context).
+const CARRIED: [HeaderName; 6] = [
     AUTHORIZATION,
+    USER_AGENT,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("baggage"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -147,6 +147,12 @@ async fn take(
     if posted {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    let group = if name.bytes().map(u32::from).sum::<u32>() % 2 == 0 {
+        "weft-shop group-a"
+    } else {
+        "weft-shop group-b"
+    };
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(group));
     if let Some(token) = token {
         let value =
             HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| "wrong_answer".to_owned())?;

@@ -6,11 +6,13 @@
 
 mod detected;
 mod problems;
+mod status;
 mod unmeshed;
 
 pub use control_index::Problem;
 pub use detected::Detected;
 pub use problems::problems;
+pub use status::{Condition, Entry, Status};
 pub use unmeshed::{Unmeshed, unmeshed};
 
 use control_index::{Found, Index, Pod};

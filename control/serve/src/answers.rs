@@ -16,8 +16,11 @@ use tokio::sync::watch;
 /// The name of a zone: a label's value, so it is ASCII.
 pub type Zone = Arc<str>;
 
-/// After every zone.
-const LAST_ZONE: &str = "\u{7f}";
+/// After every zone and every namespace.
+const LAST_NAME: &str = "\u{7f}";
+
+/// The namespace of who asks.
+pub type Namespace = Arc<str>;
 
 /// The answer to one question as it stands.
 #[derive(Debug)]
@@ -32,7 +35,8 @@ pub struct Answer<P> {
 /// Something that a proxy asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    Outbound(SocketAddr),
+    /// Asked from a namespace: routes may hold for it alone.
+    Outbound(SocketAddr, Namespace),
     /// Asked from a zone; empty: from one that is not known.
     Endpoints(ServicePort, Zone),
     Inbound(WorkloadName, u16),
@@ -47,7 +51,7 @@ pub struct Answers<K, P> {
 /// All answers that are watched.
 #[derive(Debug, Default)]
 pub struct Watched {
-    pub outbound: Answers<SocketAddr, v1::OutboundPolicy>,
+    pub outbound: Answers<(SocketAddr, Namespace), v1::OutboundPolicy>,
     pub endpoints: Answers<(ServicePort, Zone), v1::EndpointSet>,
     pub inbound: Answers<(WorkloadName, u16), v1::InboundPolicy>,
     version: u64,
@@ -58,8 +62,9 @@ impl Watched {
         &mut self,
         mesh: &Mesh<'_>,
         destination: SocketAddr,
+        namespace: Namespace,
     ) -> watch::Receiver<Arc<Answer<v1::OutboundPolicy>>> {
-        self.outbound.watch(destination, &mut self.version, outbound(mesh))
+        self.outbound.watch((destination, namespace), &mut self.version, outbound(mesh))
     }
 
     pub fn watch_endpoints(
@@ -87,7 +92,7 @@ impl Watched {
             changed += self.outbound.renew(destinations(*ip), &mut self.version, outbound(mesh));
         }
         for service in &touched.services {
-            let ports = (service.port(0), "".into())..=(service.port(u16::MAX), LAST_ZONE.into());
+            let ports = (service.port(0), "".into())..=(service.port(u16::MAX), LAST_NAME.into());
             changed += self.endpoints.renew(ports, &mut self.version, endpoints(mesh));
         }
         for workload in &touched.workloads {
@@ -100,7 +105,9 @@ impl Watched {
     /// Forgets an answer that nobody watches any more.
     pub fn release(&mut self, question: &Question) {
         match question {
-            Question::Outbound(destination) => self.outbound.release(destination),
+            Question::Outbound(destination, namespace) => {
+                self.outbound.release(&(*destination, Arc::clone(namespace)))
+            }
             Question::Endpoints(backend, zone) => {
                 self.endpoints.release(&(backend.clone(), Arc::clone(zone)))
             }
@@ -160,8 +167,8 @@ impl<K, P> Default for Answers<K, P> {
     }
 }
 
-fn outbound(mesh: &Mesh<'_>) -> impl Fn(&SocketAddr) -> v1::OutboundPolicy {
-    |destination| (&mesh.outbound(*destination)).into()
+fn outbound(mesh: &Mesh<'_>) -> impl Fn(&(SocketAddr, Namespace)) -> v1::OutboundPolicy {
+    |(destination, namespace)| (&mesh.outbound(*destination, namespace)).into()
 }
 
 fn endpoints(mesh: &Mesh<'_>) -> impl Fn(&(ServicePort, Zone)) -> v1::EndpointSet {
@@ -172,9 +179,9 @@ fn inbound(mesh: &Mesh<'_>) -> impl Fn(&(WorkloadName, u16)) -> v1::InboundPolic
     |(workload, port)| (&mesh.inbound(workload, *port)).into()
 }
 
-/// Every port of an address. IPv6 addresses in answers have neither scope nor flow, so these are all.
-fn destinations(ip: IpAddr) -> RangeInclusive<SocketAddr> {
-    SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX)
+/// Every port of an address, whoever asks. IPv6 addresses in answers have neither scope nor flow, so these are all.
+fn destinations(ip: IpAddr) -> RangeInclusive<(SocketAddr, Namespace)> {
+    (SocketAddr::new(ip, 0), "".into())..=(SocketAddr::new(ip, u16::MAX), LAST_NAME.into())
 }
 
 #[cfg(test)]
@@ -190,15 +197,19 @@ mod tests {
         let mesh = Mesh { index: &index, detected: &detected, trust_domain: &trust_domain };
         let mut watched = Watched::default();
         let destination: SocketAddr = "10.0.0.1:80".parse().expect("an address");
-        let first = watched.watch_outbound(&mesh, destination);
-        let second = watched.watch_outbound(&mesh, destination);
+        let first = watched.watch_outbound(&mesh, destination, "shop".into());
+        let second = watched.watch_outbound(&mesh, destination, "shop".into());
         assert_eq!(watched.outbound.held.len(), 1, "two watch the same answer");
         assert!(Arc::ptr_eq(&first.borrow(), &second.borrow()));
+        let other = watched.watch_outbound(&mesh, destination, "cellar".into());
+        assert_eq!(watched.outbound.held.len(), 2, "routes may hold for a namespace alone");
+        drop(other);
+        watched.release(&Question::Outbound(destination, "cellar".into()));
         drop(first);
-        watched.release(&Question::Outbound(destination));
+        watched.release(&Question::Outbound(destination, "shop".into()));
         assert_eq!(watched.outbound.held.len(), 1);
         drop(second);
-        watched.release(&Question::Outbound(destination));
+        watched.release(&Question::Outbound(destination, "shop".into()));
         assert_eq!(watched.outbound.held.len(), 0);
     }
 }

@@ -29,10 +29,11 @@ impl Outbound for Discovery {
         &self,
         request: Request<v1::OutboundTarget>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (target, _workload): (SocketAddr, WorkloadName) =
+        let (target, asking): (SocketAddr, WorkloadName) =
             request.get_ref().try_into().map_err(|error| self.malformed(error))?;
         let target = SocketAddr::new(target.ip().to_canonical(), target.port());
-        self.watch(&request, Question::Outbound(target), |watched, mesh| watched.watch_outbound(mesh, target))
+        let question = Question::Outbound(target, Arc::clone(&asking.namespace));
+        self.watch(&request, question, |watched, mesh| watched.watch_outbound(mesh, target, asking.namespace))
     }
 }
 

@@ -4,16 +4,28 @@
 //! proxy asked for. What is wrong with an object is said by `problems`, object by object, whether or not somebody
 //! asked for it. Here is no stream, no version and no clock: `control-serve` decides when to ask again.
 
+mod backends;
+mod conflicts;
 mod detected;
+mod filters;
+mod findings;
+mod matches;
+mod policies;
 mod problems;
+mod routes;
+mod rules;
+mod sessions;
 mod status;
+mod time;
 mod unmeshed;
+mod verdicts;
 
 pub use control_index::Problem;
 pub use detected::Detected;
 pub use problems::problems;
 pub use status::{Condition, Entry, Status};
 pub use unmeshed::{Unmeshed, unmeshed};
+pub use verdicts::status;
 
 use control_index::{Found, Index, Pod};
 use policy::{
@@ -31,22 +43,27 @@ pub struct Mesh<'a> {
 }
 
 impl Mesh<'_> {
-    /// The policy of an original destination.
+    /// The policy of an original destination for those who dial it from a namespace.
     ///
-    /// It is the same for everybody who dials it; routes that belong to the dialling side will make it differ.
-    pub fn outbound(&self, destination: SocketAddr) -> Outbound {
-        let (target, protocol) = match self.index.by_address(destination) {
+    /// Routes and policies are for Services: who dials a Pod's own address gets what is there.
+    pub fn outbound(&self, destination: SocketAddr, namespace: &str) -> Outbound {
+        match self.index.by_address(destination) {
             Found::Service(backend) => {
-                let protocol = self.dialled(&backend);
-                (Target::Service(backend), protocol)
+                let (settings, held) = policies::of_destination(self.index, &backend);
+                Outbound {
+                    protocol: self.dialled(&backend),
+                    routes: self.routes(&backend, namespace),
+                    settings,
+                    backend: held,
+                    target: Target::Service(backend),
+                }
             }
             Found::Workload(pod) => {
                 let protocol = self.accepted(pod, destination.port()).protocol;
-                (Target::Workload(self.endpoint(destination, Some(pod))), protocol)
+                Outbound::new(Target::Workload(self.endpoint(destination, Some(pod))), protocol)
             }
-            Found::None => return Outbound::external(),
-        };
-        Outbound::new(target, protocol)
+            Found::None => Outbound::external(),
+        }
     }
 
     /// The endpoints of a backend for a caller in `zone`, by address, of both families. Those of an unknown backend
@@ -86,13 +103,9 @@ impl Mesh<'_> {
     /// What the Service says that its port speaks; where it says nothing, what proxies have found out.
     fn protocol(&self, backend: &ServicePort) -> Protocol {
         let service = self.index.service(&backend.service);
-        if service.is_some_and(|service| self.index.is_opaque_service(service, backend.port)) {
-            return Protocol::Opaque;
-        }
-        let port = service.and_then(|service| service.port(backend.port));
-        let word = port.and_then(|port| port.app_protocol.as_deref());
-        let declared = word.and_then(|word| Protocol::from_app_protocol(word).ok()).unwrap_or_default();
-        match declared {
+        let found = service.and_then(|service| Some((service, service.port(backend.port)?)));
+        let declared = found.map(|(service, port)| backends::declared(self.index, service, port));
+        match declared.unwrap_or_default() {
             Protocol::Auto => self.detected.protocol(backend),
             declared => declared,
         }

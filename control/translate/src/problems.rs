@@ -1,11 +1,12 @@
 //! What is wrong with an object beside others: what was misread in it, and what in it leads nowhere.
 
-use control_index::{Index, Key, Kind, Port, Problem, Service, State, TargetPort};
+use crate::{rules, verdicts};
+use control_index::{Index, Key, Kind, Policy, Port, Problem, Route, Service, State, TargetPort};
 use policy::{Protocol, ServiceName};
 use std::sync::Arc;
 
 /// The problems of one object as things stand now. They change with the object, and with each change that touches
-/// the Service that it is.
+/// the Service, the route or the policy that it is.
 pub fn problems(index: &Index, key: &Key) -> Vec<Problem> {
     let mut problems = index.problems(key).to_vec();
     if key.kind == Kind::Service {
@@ -15,7 +16,45 @@ pub fn problems(index: &Index, key: &Key) -> Vec<Problem> {
             problems.extend(found.map(|(field, what)| Problem { object: key.clone(), field, what }));
         }
     }
+    let mut add = |found: Vec<(String, String)>| {
+        problems.extend(found.into_iter().map(|(field, what)| Problem { object: key.clone(), field, what }));
+    };
+    if let Some(route) = index.route(key) {
+        add(of_route(index, route));
+    }
+    if let Some(policy) = index.policy(key) {
+        add(of_policy(index, policy));
+    }
     problems
+}
+
+/// What is wrong in it, and the parents at which it does not hold. One without parents of ours is none of ours.
+fn of_route(index: &Index, route: &Route) -> Vec<(String, String)> {
+    let rules = rules::read(index, route);
+    let mut parents = verdicts::parents(index, route).peekable();
+    if parents.peek().is_none() {
+        return Vec::new();
+    }
+    let refusals =
+        parents.filter_map(|(at, parent, _)| verdicts::accepts(index, route, &rules, at, parent).err());
+    // Of what is wrong in the route itself its findings tell.
+    let refusals = refusals.filter(|refusal| !refusal.field.is_empty());
+    let mut found: Vec<(String, String)> = refusals.map(|refusal| (refusal.field, refusal.what)).collect();
+    found.extend(rules.findings.iter().map(|finding| (finding.field.clone(), finding.says())));
+    found
+}
+
+fn of_policy(index: &Index, policy: &Policy) -> Vec<(String, String)> {
+    if policy.key.kind == Kind::BackendTlsPolicy {
+        return Vec::new();
+    }
+    let targets = policy.targets();
+    let refusals = targets.iter().filter_map(|target| verdicts::governs(index, policy, target).err());
+    let mut found: Vec<(String, String)> =
+        refusals.filter(|one| !one.field.is_empty()).map(|one| (one.field, one.what)).collect();
+    // One that is invalid is so at each of its targets.
+    found.dedup();
+    found
 }
 
 fn addresses(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {

@@ -3,11 +3,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "UPDATE is read from the environment, and only by the test")]
 
-use control_index::{Index, Key, Kind};
-use control_translate::{Detected, Mesh, problems, unmeshed};
-use policy::{Endpoint, Outbound, Protocol, ServicePort, Target, TrustDomain, WorkloadName};
+use control_index::{Index, Key, Kind, Object};
+use control_translate::{Detected, Mesh, problems, status, unmeshed};
+use policy::{Protocol, ServicePort, TrustDomain, WorkloadName};
+use printed::endpoint;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, path::Path};
+
+mod printed;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,7 +26,7 @@ struct Questions {
     /// What proxies reported, in order: `cart.shop:80 HTTP1`.
     #[serde(default)]
     detected: Vec<String>,
-    /// Destinations.
+    /// Destinations, and from which namespace if it matters: `10.96.0.10:80 from shop`.
     #[serde(default)]
     outbound: Vec<String>,
     /// Backends, and who asks if it matters: `cart.shop:80 shop/order-1`.
@@ -36,13 +39,24 @@ struct Questions {
 
 #[derive(Serialize)]
 struct Answers {
-    outbound: BTreeMap<String, String>,
+    outbound: BTreeMap<String, Lines>,
     endpoints: BTreeMap<String, Vec<String>>,
     inbound: BTreeMap<String, String>,
     problems: Vec<String>,
+    /// What is said of routes and policies.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    statuses: BTreeMap<String, Vec<String>>,
     /// Pods without a proxy where one is asked for, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     unmeshed: BTreeMap<String, String>,
+}
+
+/// One line, or several.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Lines {
+    One(String),
+    Many(Vec<String>),
 }
 
 #[test]
@@ -53,7 +67,9 @@ fn every_case_answers_as_written() {
     cases.sort();
     assert!(cases.len() >= 5, "cases are missing from {}", folder.display());
     for case in cases {
-        let answers = answer(&fs::read_to_string(&case).expect("a case"));
+        let text = fs::read_to_string(&case).expect("a case");
+        let answers = answer(&text, false);
+        assert_eq!(answers, answer(&text, true), "{}: objects in another order", case.display());
         let expected = case.to_string_lossy().replace(".in.yaml", ".out.yaml");
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&expected, &answers).expect("the answers");
@@ -62,16 +78,17 @@ fn every_case_answers_as_written() {
     }
 }
 
-fn answer(case: &str) -> String {
+fn answer(case: &str, backwards: bool) -> String {
     let (objects, questions) = case.rsplit_once("\n---\n").expect("questions as the last document");
     let mut index = Index::default();
-    let mut keys: Vec<Key> = Vec::new();
-    for text in objects.split("\n---\n").filter(|text| !text.trim().is_empty()) {
-        let head: Head = serde_saphyr::from_str(text).expect(text);
-        let kind = Kind::named(&head.api_version, &head.kind).expect(text);
-        let object = serde_saphyr::with_deserializer_from_str(text, |from| kind.read(from)).expect(text);
-        keys.push(object.key().clone());
-        index.apply(&object);
+    let mut objects: Vec<Object> =
+        objects.split("\n---\n").filter(|text| !text.trim().is_empty()).map(object).collect();
+    let keys: Vec<Key> = objects.iter().map(|object| object.key().clone()).collect();
+    if backwards {
+        objects.reverse();
+    }
+    for object in &objects {
+        index.apply(object);
     }
     let questions: Questions = serde_saphyr::from_str(questions).expect("questions");
     let mut detected = Detected::default();
@@ -85,7 +102,13 @@ fn answer(case: &str) -> String {
     let found = keys.iter().flat_map(|key| problems(&index, key));
     let answers = Answers {
         outbound: answers(&questions.outbound, |text| {
-            outbound(&mesh.outbound(text.parse().expect("an address")))
+            let (address, namespace) = text.split_once(" from ").unwrap_or((text, ""));
+            let mut lines =
+                printed::outbound(&mesh.outbound(address.parse().expect("an address"), namespace));
+            match lines.len() {
+                1 => Lines::One(lines.remove(0)),
+                _ => Lines::Many(lines),
+            }
         }),
         endpoints: answers(&questions.endpoints, |text| {
             let (backend, asking) = text.split_once(' ').unwrap_or((text, ""));
@@ -101,6 +124,7 @@ fn answer(case: &str) -> String {
             format!("{} {service}", inbound.protocol)
         }),
         problems: found.map(|problem| problem.to_string()).collect(),
+        statuses: keys.iter().filter_map(|key| said(&index, key)).collect(),
         unmeshed: keys
             .iter()
             .filter(|key| key.kind == Kind::Pod)
@@ -108,6 +132,17 @@ fn answer(case: &str) -> String {
             .collect(),
     };
     serde_saphyr::to_string(&answers).expect("answers as YAML")
+}
+
+fn object(text: &str) -> Object {
+    let head: Head = serde_saphyr::from_str(text).expect(text);
+    let kind = Kind::named(&head.api_version, &head.kind).expect(text);
+    serde_saphyr::with_deserializer_from_str(text, |from| kind.read(from)).expect(text)
+}
+
+fn said(index: &Index, key: &Key) -> Option<(String, Vec<String>)> {
+    let said = status(index, key)?.entries;
+    Some((key.to_string(), said.iter().flat_map(printed::status).collect()))
 }
 
 fn alone(index: &Index, key: &Key) -> Option<(String, String)> {
@@ -119,19 +154,4 @@ fn alone(index: &Index, key: &Key) -> Option<(String, String)> {
 
 fn answers<T>(questions: &[String], answer: impl Fn(&str) -> T) -> BTreeMap<String, T> {
     questions.iter().map(|question| (question.clone(), answer(question))).collect()
-}
-
-fn outbound(policy: &Outbound) -> String {
-    let target = match &policy.target {
-        Target::Service(backend) => format!("service {backend}"),
-        Target::Workload(one) => format!("workload {}", endpoint(one)),
-        Target::External => "external".into(),
-    };
-    format!("{} {target}", policy.protocol)
-}
-
-fn endpoint(endpoint: &Endpoint) -> String {
-    let workload = endpoint.workload.as_ref().map_or("unknown".into(), ToString::to_string);
-    let identity = endpoint.identity.as_ref().map_or("unmeshed".into(), ToString::to_string);
-    format!("{} {workload} {identity}", endpoint.address)
 }

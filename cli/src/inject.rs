@@ -69,8 +69,8 @@ impl Options {
     }
 }
 
-/// The files of folders, by name.
-fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// The files that are named, and those of folders, by name.
+pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in given {
         if !path.is_dir() {
@@ -90,7 +90,8 @@ fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<String> {
+/// A file's text, or that of standard input for `-`.
+pub fn read(path: &Path) -> Result<String> {
     if path != Path::new("-") {
         return fs::read_to_string(path).with_context(|| path.display().to_string());
     }

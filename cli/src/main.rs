@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod demo;
 mod identity;
+mod import;
 mod inject;
 mod install;
 mod manifests;
@@ -67,6 +68,9 @@ enum Command {
     /// their fields are lost. All other documents stay to the byte. What was done with each is said on standard error.
     /// Exit codes: 0 all written, 1 something cannot be read (nothing is written), 2 wrong usage.
     Inject(inject::Options),
+    /// Turn another mesh's manifests into Gateway API's and Weft's, and print them
+    #[command(subcommand)]
+    Import(import::From),
     /// Show the certificate that a pod's proxy holds, and the roots that it believes
     ///
     /// The proxy itself is asked, through the API server. Exit codes: 0 its certificate is valid, 1 it is not or was not
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         Command::Uninstall(options) => block_on(uninstall::run(&options)),
         Command::Check(options) => block_on(check::run(&options)),
         Command::Inject(options) => inject::run(&options),
+        Command::Import(from) => import::run(&from),
         Command::Identity(options) => block_on(identity::run(&options)),
         Command::ProxyConfig(options) => block_on(proxy_config::run(&options)),
         Command::Completion { shell } => {

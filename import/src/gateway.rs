@@ -17,17 +17,20 @@ const MAX_LISTENERS: usize = 64;
 pub(crate) struct Listener {
     pub name: String,
     pub port: u16,
+    /// Requests can be read at it.
+    pub is_http: bool,
+    /// Empty: any.
+    pub hostname: String,
     /// It sends everybody to https.
     pub is_redirect: bool,
     /// What it stands in: kind and name.
     pub holder: (&'static str, String),
 }
 
-/// A listener, with where it comes from: the places of the server and of the host.
+/// A listener, with where it comes from: the place of the host in its server.
 struct Plan {
     name: String,
     port: u16,
-    server: usize,
     host: usize,
     /// Of whose routes it takes: a namespace, `.` or `*`.
     namespace: String,
@@ -35,15 +38,17 @@ struct Plan {
     hostname: String,
 }
 
-/// The listeners that a Gateway becomes. Reads without marking.
+/// The listeners that a Gateway becomes.
 pub(crate) fn listeners(object: &Object) -> Vec<Listener> {
-    let spec = &object.root.json()["spec"];
-    let redirects = |server: usize| spec["servers"][server]["tls"]["httpsRedirect"] == true;
-    let numbered = plans(spec).into_iter().enumerate();
-    let listener = |(at, plan): (usize, Plan)| Listener {
+    let Some(spec) = object.spec() else { return Vec::new() };
+    let servers: Vec<Option<Server<'_>>> = spec.items_at("servers").iter().map(Server::read).collect();
+    let numbered = plans(object, &servers).into_iter().enumerate();
+    let listener = |(at, (plan, server)): (usize, (Plan, &Server<'_>))| Listener {
         name: plan.name,
         port: plan.port,
-        is_redirect: redirects(plan.server),
+        is_http: server.protocol.starts_with("HTTP"),
+        hostname: plan.hostname,
+        is_redirect: server.is_redirect,
         holder: holder(object, at),
     };
     numbered.map(listener).collect()
@@ -57,27 +62,26 @@ fn holder(object: &Object, at: usize) -> (&'static str, String) {
     }
 }
 
-fn plans(spec: &Value) -> Vec<Plan> {
-    let mut plans: Vec<Plan> = Vec::new();
-    let servers = spec["servers"].as_array().map_or(&[][..], Vec::as_slice);
-    for (server, value) in servers.iter().enumerate() {
-        let Some(port) = value["port"]["number"].as_u64().and_then(|port| u16::try_from(port).ok()) else {
-            continue;
-        };
-        let protocol = listener_protocol(value["port"]["protocol"].as_str().unwrap_or_default());
-        let said = value["port"]["name"].as_str().unwrap_or_default();
-        let base = match dns_label(said) {
+/// The listeners of the servers that can be carried, each with its server.
+fn plans<'a, 'b>(object: &Object, servers: &'b [Option<Server<'a>>]) -> Vec<(Plan, &'b Server<'a>)> {
+    let spec = &object.root.json()["spec"];
+    let mut plans: Vec<(Plan, &Server<'_>)> = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let Some(server) = server else { continue };
+        let said = &spec["servers"][at];
+        let port = server.port;
+        let base = match dns_label(said["port"]["name"].as_str().unwrap_or_default()) {
             base if base.is_empty() => format!("port-{port}"),
             base => base,
         };
-        for (host, text) in value["hosts"].as_array().into_iter().flatten().enumerate() {
+        for (host, text) in said["hosts"].as_array().into_iter().flatten().enumerate() {
             let (namespace, hostname) = split_host(text.as_str().unwrap_or_default());
-            let hostname = if protocol == Some("TCP") { String::new() } else { hostname };
+            let hostname = if server.protocol == "TCP" { String::new() } else { hostname };
             // Gateway API has one listener for a port, protocol and host.
-            if plans.iter().any(|plan| plan.port == port && plan.hostname == hostname) {
+            if plans.iter().any(|(plan, _)| plan.port == port && plan.hostname == hostname) {
                 continue;
             }
-            let taken = |name: &str| plans.iter().any(|plan| plan.name == name);
+            let taken = |name: &str| plans.iter().any(|(plan, _)| plan.name == name);
             let mut name = base.clone();
             for number in 2.. {
                 if !taken(&name) {
@@ -85,7 +89,7 @@ fn plans(spec: &Value) -> Vec<Plan> {
                 }
                 name = format!("{base}-{number}");
             }
-            plans.push(Plan { name, port, server, host, namespace, hostname });
+            plans.push((Plan { name, port, host, namespace, hostname }, server));
         }
     }
     plans
@@ -122,8 +126,7 @@ pub(crate) fn import(object: &Object, output: &mut Output) {
     let mut redirects: Vec<Value> = Vec::new();
     let read: Vec<Option<Server<'_>>> = servers.iter().map(Server::read).collect();
     let mut holders: Vec<Vec<Value>> = Vec::new();
-    for (at, plan) in plans(&object.root.json()["spec"]).into_iter().enumerate() {
-        let Some(Some(server)) = read.get(plan.server) else { continue };
+    for (at, (plan, server)) in plans(object, &read).into_iter().enumerate() {
         let (kind, name) = holder(object, at);
         if server.is_redirect {
             redirects.push(json!({"group": GATEWAY, "kind": kind, "name": name, "sectionName": plan.name}));
@@ -168,6 +171,7 @@ pub(crate) fn import(object: &Object, output: &mut Output) {
 /// A server, read.
 struct Server<'a> {
     hosts: &'a [Node],
+    port: u16,
     protocol: &'static str,
     is_redirect: bool,
     /// Of a listener that knows TLS.
@@ -178,7 +182,7 @@ impl<'a> Server<'a> {
     /// `None`, and a word about it, where no listener can be made of it.
     fn read(node: &'a Node) -> Option<Self> {
         let port = node.field("port")?;
-        port.field("number")?.number()?;
+        let number = port.field("number")?.number().and_then(|number| u16::try_from(number).ok())?;
         port.text_at("name");
         let said = port.field("protocol")?;
         let Some(protocol) = listener_protocol(said.text()?) else {
@@ -211,7 +215,7 @@ impl<'a> Server<'a> {
             return None;
         }
         // A listener that ends TLS and hands on bytes is one for TLS.
-        Some(Server { hosts: node.items_at("hosts"), protocol, is_redirect, tls })
+        Some(Server { hosts: node.items_at("hosts"), port: number, protocol, is_redirect, tls })
     }
 
     fn read_host(&self, plan: &Plan) {

@@ -43,7 +43,7 @@ impl fmt::Display for Finding {
 /// All findings of an object, in the order of the file. Consumes what was said about it in the course of the import.
 pub(crate) fn findings(object: &Object) -> Vec<Finding> {
     let mut found = Vec::new();
-    visit(object, &object.root, String::new(), &mut found);
+    visit(object, &object.root, String::new(), false, &mut found);
     found
 }
 
@@ -54,7 +54,8 @@ fn is_untouched(node: &Node) -> bool {
     silent && children.iter().all(|(_, child)| is_untouched(child))
 }
 
-fn visit(object: &Object, node: &Node, path: String, found: &mut Vec<Finding>) {
+/// `is_lost`: something above is dropped as a whole, so that only reasons are worth a word.
+fn visit(object: &Object, node: &Node, path: String, is_lost: bool, found: &mut Vec<Finding>) {
     let finding = |dropped, why: &str, remedy: &str| Finding {
         file: object.file.clone(),
         line: node.line(),
@@ -65,16 +66,15 @@ fn visit(object: &Object, node: &Node, path: String, found: &mut Vec<Finding>) {
         remedy: remedy.to_owned(),
     };
     let remarks = node.remarks();
-    found.extend(remarks.iter().map(|remark| finding(remark.dropped, &remark.why, &remark.remedy)));
-    if remarks.iter().any(|remark| remark.dropped) {
-        return;
-    }
-    if is_untouched(node) {
+    let said = remarks.iter().filter(|remark| remark.dropped || !is_lost);
+    found.extend(said.map(|remark| finding(remark.dropped, &remark.why, &remark.remedy)));
+    let is_lost = is_lost || remarks.iter().any(|remark| remark.dropped);
+    if !is_lost && is_untouched(node) {
         let why = "this field, or a value of this form in it, is not known to the importer";
         found.push(finding(true, why, "carry it by hand if it matters"));
         return;
     }
     for (step, child) in node.children() {
-        visit(object, child, format!("{path}{step}"), found);
+        visit(object, child, format!("{path}{step}"), is_lost, found);
     }
 }

@@ -17,6 +17,11 @@ pub(crate) struct Destination<'a> {
     pub node: &'a Node,
 }
 
+/// How many backends a rule may have, how much weight one of them, how many edits of headers a filter.
+const MAX_BACKENDS: usize = 16;
+const MAX_WEIGHT: u64 = 1_000_000;
+const MAX_EDITS: usize = 16;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Backend<'a> {
     pub destination: Destination<'a>,
@@ -88,7 +93,16 @@ pub(crate) fn read(rule: &Node) -> Action<'_> {
 pub(crate) fn backends(route: &[Node]) -> Vec<Backend<'_>> {
     let single = route.len() == 1;
     let backend = |entry: &'_ Node| -> Option<(Option<u64>, Vec<Value>)> {
-        let weight = entry.field("weight").map(|weight| weight.number().unwrap_or_default());
+        let weight = entry.field("weight").map(|node| {
+            let weight = node.number().unwrap_or_default();
+            if weight > MAX_WEIGHT {
+                node.drop(
+                    format!("a weight is {MAX_WEIGHT} at most, which is written"),
+                    "divide all of them",
+                );
+            }
+            weight.min(MAX_WEIGHT)
+        });
         // One alone takes everything, whatever its weight; of several, no weight is none.
         let weight = (!single).then(|| weight.unwrap_or_default());
         let mut filters = Vec::new();
@@ -100,7 +114,12 @@ pub(crate) fn backends(route: &[Node]) -> Vec<Backend<'_>> {
         Some((weight, filters))
     };
     let mut found = Vec::new();
-    for entry in route {
+    for (at, entry) in route.iter().enumerate() {
+        if at >= MAX_BACKENDS {
+            entry
+                .drop(format!("a rule has {MAX_BACKENDS} backends at most"), "put several Services into one");
+            continue;
+        }
         let Some(destination) = entry.field("destination").and_then(destination) else { continue };
         if let Some((weight, filters)) = backend(entry) {
             found.push(Backend { destination, weight, filters });
@@ -176,7 +195,10 @@ fn header_filters(headers: &Node) -> (Vec<Value>, Option<String>) {
                     host = hostname(node);
                     continue;
                 }
-                list.extend(header(name, node));
+                match list.len() < MAX_EDITS {
+                    true => list.extend(header(name, node)),
+                    false => node.drop(format!("a filter edits {MAX_EDITS} fields at most"), ""),
+                }
             }
         }
         let remove: Vec<Value> =
@@ -341,14 +363,31 @@ fn cors_filter(cors: &Node) -> Option<Value> {
     Some(json!({"type": "CORS", "cors": filter}))
 }
 
+/// `*`, or `scheme://host[:port]`, in which the first labels may be `*`.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return text == "*" };
+    let (host, port) = rest.split_once(':').unwrap_or((rest, "0"));
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let is_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    matches!(scheme, "http" | "https")
+        && (host == "*" || !host.is_empty() && host.bytes().all(is_label))
+        && port.parse::<u16>().is_ok()
+        && text.len() <= 253
+}
+
 fn origin_of_text(node: &Node) -> Option<String> {
-    node.text().map(str::to_owned)
+    let text = node.text()?;
+    if !is_origin(text) {
+        node.drop("Gateway API does not take it as an origin", "write scheme://host[:port]");
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 /// `{exact: …}`; of regular expressions those which mean `*.` before a domain.
 fn origin(node: &Node) -> Option<String> {
-    if let Some(exact) = node.text_at("exact") {
-        return Some(exact.to_owned());
+    if let Some(exact) = node.field("exact") {
+        return origin_of_text(exact);
     }
     let regex = node.text_at("regex").map(|regex| regex.trim_start_matches('^').trim_end_matches('$'));
     let wildcard = regex.and_then(|regex| {

@@ -38,6 +38,9 @@ pub(crate) fn write(
                 true => vec![None],
                 false => blocks.iter().filter(|block| is_known(block)).map(Some).collect(),
             };
+            if matches.is_empty() {
+                rule.drop("none of its matches can be carried", "write a route for what it is to take");
+            }
             for block in matches {
                 write_rule(world, object, holding, (kind, rule, block), &mut taken, output);
             }
@@ -46,19 +49,15 @@ pub(crate) fn write(
 }
 
 fn is_known(block: &Node) -> bool {
-    let mut known = true;
-    for field in UNKNOWN_CONDITIONS {
-        if let Some(node) = block.field(field)
-            && node.text() != Some("")
-        {
-            node.drop(
-                "a route of TLS or TCP does not look at it, so that this match is left out as a whole",
-                "tell the connections apart by port or by name (SNI)",
-            );
-            known = false;
-        }
-    }
-    known
+    let is_said = |field: &&&str| block.field(field).is_some_and(|node| node.text() != Some(""));
+    let Some(field) = UNKNOWN_CONDITIONS.iter().find(is_said) else { return true };
+    block.drop(
+        format!(
+            "{field}: a route of TLS or TCP does not look at it, so that this match is left out as a whole"
+        ),
+        "tell the connections apart by port or by name (SNI)",
+    );
+    false
 }
 
 fn write_rule(
@@ -80,7 +79,7 @@ fn write_rule(
     let kind = if names.is_empty() { "TCPRoute" } else { kind };
     let backends = backends(rule.items_at("route"));
     let mut lost = 0;
-    for parent in parents(world, object, holding, &gateways, port, &backends_follow(&backends)) {
+    for parent in parents(world, object, holding, &gateways, port, backends_follow(&backends)) {
         let key = json!([kind, parent.reference, parent.namespace, names]);
         let whole = json!([kind, parent.reference, parent.namespace, []]);
         if taken.contains(&key) || (kind == "TCPRoute" && taken.contains(&whole)) {
@@ -120,12 +119,12 @@ fn parents(
     holding: &Holding<'_>,
     gateways: &[&str],
     port: Option<u16>,
-    follows_port: &bool,
+    follows_port: bool,
 ) -> Vec<Parent> {
     let mut found = Vec::new();
     if gateways.is_empty() || gateways.contains(&"mesh") {
         for (service, namespace) in holding.services() {
-            for port in service_ports(world, service, port, *follows_port) {
+            for port in service_ports(world, service, port, follows_port) {
                 let mut reference = json!({"group": "", "kind": "Service", "name": service.name});
                 if service.namespace != namespace {
                     reference["namespace"] = service.namespace.as_str().into();

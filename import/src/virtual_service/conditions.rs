@@ -1,6 +1,8 @@
 //! Istio's `match` blocks as matches of Gateway API. A block that asks for something which cannot be asked for is left
 //! out as a whole: without that part it would take requests that it must not take.
 
+use std::collections::BTreeMap;
+
 use crate::tree::Node;
 use crate::virtual_service::matches::{Match, PRESENT, Path, PathKind, Text, escape};
 
@@ -39,17 +41,19 @@ pub(crate) fn candidates<'a>(rule: &'a Node) -> Vec<Candidate<'a>> {
     found
 }
 
+/// A block that is left out, since a part of it cannot be carried.
+fn leave_out(block: &Node, part: &str, why: &str, remedy: &str) {
+    block.drop(format!("{part}: {why}, so that this match is left out as a whole"), remedy);
+}
+
 /// The matches that a block becomes: several where it names several methods, none where it cannot be carried.
 fn candidate(block: &Node) -> Vec<Candidate<'_>> {
-    let lost = |node: &Node, why: &str, remedy: &str| {
-        node.drop(format!("{why}, so that this match is left out as a whole"), remedy.to_owned());
-    };
     let mut whole = true;
     for (field, why, remedy) in UNKNOWN_CONDITIONS {
-        if let Some(node) = block.field(field)
-            && !node.children().is_empty() | node.text().is_some_and(|text| !text.is_empty())
-        {
-            lost(node, why, remedy);
+        let is_said =
+            |node: &Node| !node.children().is_empty() || node.text().is_some_and(|text| !text.is_empty());
+        if block.field(field).is_some_and(is_said) {
+            leave_out(block, field, why, remedy);
             whole = false;
         }
     }
@@ -116,10 +120,21 @@ fn path(block: &Node) -> Option<Option<Path>> {
     let ignore_case = block.field("ignoreUriCase").and_then(Node::truth).unwrap_or_default();
     let Some(uri) = block.field("uri") else { return Some(None) };
     let Some((kind, value)) = comparison(uri) else {
-        uri.drop("it is not one of exact, prefix and regex, so that this match is left out as a whole", "");
+        leave_out(block, "uri", "it is not one of exact, prefix and regex", "");
         return None;
     };
-    let regex = |value: String| Some(Some(Path { kind: PathKind::RegularExpression, value }));
+    let regex = |value: String| {
+        if value.len() <= 1024 && policy::Pattern::new(&value).is_ok() {
+            return Some(Some(Path { kind: PathKind::RegularExpression, value }));
+        }
+        leave_out(
+            block,
+            "uri",
+            "it is no regular expression, or one that is too large",
+            "write it in RE2's syntax",
+        );
+        None
+    };
     match (kind, ignore_case) {
         ("regex", true) => return regex(format!("(?i){value}")),
         ("regex", false) if matches!(value, ".*" | "/.*") => return Some(None),
@@ -129,10 +144,8 @@ fn path(block: &Node) -> Option<Option<Path>> {
         _ => {}
     }
     if !is_path(value) {
-        uri.drop(
-            "Gateway API does not take this as a path, so that this match is left out as a whole",
-            "write it normalised: from a slash on, without //, /./, /../, %2F and #",
-        );
+        let remedy = "write it normalised: from a slash on, without //, /./, /../, %2F and #";
+        leave_out(block, "uri", "Gateway API does not take this as a path", remedy);
         return None;
     }
     let kind = if kind == "exact" { PathKind::Exact } else { PathKind::Prefix };
@@ -176,19 +189,16 @@ fn methods(block: &Node) -> Option<Vec<Option<String>>> {
         None => Vec::new(),
     };
     if named.is_empty() || named.iter().any(|name| !METHODS.contains(name)) {
-        method.drop(
-            "Gateway API matches the methods of RFC 9110 and PATCH, so that this match is left out as a whole",
-            "name one of them, or several as GET|POST",
-        );
+        let why = "Gateway API matches the methods of RFC 9110 and PATCH";
+        leave_out(block, "method", why, "name one of them, or several as GET|POST");
         return None;
     }
     Some(named.into_iter().map(|name| Some(name.to_owned())).collect())
 }
 
 /// Headers or query parameters; `None` where one of them cannot be carried.
-fn texts(block: &Node, field: &str) -> Option<std::collections::BTreeMap<String, Text>> {
-    let mut found = std::collections::BTreeMap::new();
-    let mut whole = true;
+fn texts(block: &Node, field: &str) -> Option<BTreeMap<String, Text>> {
+    let mut found = BTreeMap::new();
     for (name, node) in block.fields_at(field) {
         let text = match comparison(node) {
             Some(("exact", value)) => Text::Exact(value.to_owned()),
@@ -196,28 +206,32 @@ fn texts(block: &Node, field: &str) -> Option<std::collections::BTreeMap<String,
             Some((_, value)) => Text::RegularExpression(value.to_owned()),
             None if node.fields().is_empty() => Text::RegularExpression(PRESENT.to_owned()),
             None => {
-                node.drop(
-                    "it is not one of exact, prefix and regex, so that this match is left out as a whole",
-                    "",
-                );
-                whole = false;
-                continue;
+                leave_out(block, &format!("{field}.{name}"), "it is not one of exact, prefix and regex", "");
+                return None;
             }
         };
-        if !is_token(name) || !is_value(&text) {
-            node.drop(
-                "Gateway API does not match fields of this name, or with this value, so that this match is left out \
-                 as a whole",
-                "match the request by something else",
-            );
-            whole = false;
-            continue;
+        if !is_token(name) || !is_value(&text, field) {
+            let why = "Gateway API does not match what has this name, or this value";
+            leave_out(block, &format!("{field}.{name}"), why, "match the request by something else");
+            return None;
         }
         let name = if field == "headers" { name.to_ascii_lowercase() } else { name.clone() };
         found.insert(name, text);
     }
-    whole.then_some(found)
+    if found.len() > MAX_TEXTS {
+        leave_out(
+            block,
+            field,
+            "Gateway API matches 16 of them at most",
+            "match the request by something else",
+        );
+        return None;
+    }
+    Some(found)
 }
+
+/// How many headers, and how many parameters, a match may have.
+const MAX_TEXTS: usize = 16;
 
 /// Names of fields (RFC 9110 §5.1); the pseudo-headers of HTTP/2, which Istio takes too, are none.
 pub(crate) fn is_token(name: &str) -> bool {
@@ -225,9 +239,15 @@ pub(crate) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_valid)
 }
 
-fn is_value(text: &Text) -> bool {
-    let (Text::Exact(value) | Text::RegularExpression(value)) = text;
-    is_field_value(value)
+/// What Gateway API takes as a value, and the proxies as a regular expression.
+fn is_value(text: &Text, field: &str) -> bool {
+    let (value, is_pattern) = match text {
+        Text::Exact(value) => (value, true),
+        Text::RegularExpression(value) => (value, policy::Pattern::new(value).is_ok()),
+    };
+    let fits =
+        if field == "headers" { is_field_value(value) } else { !value.is_empty() && value.len() <= 1024 };
+    fits && is_pattern
 }
 
 /// Values that Gateway API takes: visible characters, with single blanks between them.

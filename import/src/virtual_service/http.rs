@@ -1,7 +1,7 @@
 //! Rules of `http` as HTTPRoutes, GRPCRoutes and TrafficPolicies: which rules stand in which route, how many fit into one,
 //! and which policy is attached to which of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -61,9 +61,16 @@ pub(crate) fn write(
             })
             .collect();
         mend(&mut matches);
-        let rules: Vec<Written> =
+        let mut rules: Vec<Written> =
             matches.into_iter().enumerate().flat_map(|(at, matches)| split(drafts, at, matches)).collect();
+        make_unique(&mut rules);
         let as_grpc = scope.is_grpc && rules.iter().all(|rule| is_grpc(rule, &drafts[rule.draft].action));
+        if scope.is_grpc && !as_grpc {
+            holding.rules.note(
+                "a GRPCRoute cannot say all of it: an HTTPRoute is written, which does not hold beside a GRPCRoute",
+                "see that no GRPCRoute has the same parent",
+            );
+        }
         let route = Route { world, object, scope: &scope, drafts, as_grpc };
         route.write(rules, output, &mut policies);
     }
@@ -87,11 +94,23 @@ fn follows_port(world: &World<'_>, object: &Object, action: &Action<'_>) -> bool
     })
 }
 
-fn rule_name(drafts: &[Draft<'_>], at: usize) -> String {
-    match &drafts[at].name {
-        Some(name) => dns_label(name),
-        None => format!("rule-{}", at + 1),
+/// Rules of a route have names of their own.
+fn make_unique(rules: &mut [Written]) {
+    let mut seen = BTreeSet::new();
+    for rule in rules {
+        let base = rule.name.clone();
+        for number in 2.. {
+            if seen.insert(rule.name.clone()) {
+                break;
+            }
+            rule.name = format!("{base}-{number}");
+        }
     }
+}
+
+fn rule_name(drafts: &[Draft<'_>], at: usize) -> String {
+    let name = drafts[at].name.as_deref().map(dns_label).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| format!("rule-{}", at + 1))
 }
 
 /// A rule as one or several: each has as many matches as may be, and a path that is rewritten by its prefix has one.
@@ -115,13 +134,10 @@ fn split(drafts: &[Draft<'_>], at: usize, matches: Matches<'_>) -> Vec<Written> 
         }
     }
     let name = rule_name(drafts, at);
-    let numbered = (1..).zip(groups).map(|(number, (rewrite, matches))| Written {
-        name: if number == 1 { name.clone() } else { format!("{name}-{number}") },
-        matches,
-        rewrite,
-        draft: at,
-    });
-    numbered.collect()
+    groups
+        .into_iter()
+        .map(|(rewrite, matches)| Written { name: name.clone(), matches, rewrite, draft: at })
+        .collect()
 }
 
 /// What the path of a request that `placed` takes becomes, and the match for which that is so. Istio replaces the prefix
@@ -360,7 +376,8 @@ impl Place<'_> {
 
     /// The port of a Service that has only one, or the one that the request was sent to.
     fn default_port(&self, service: &crate::world::ServiceName) -> Option<u16> {
-        let known = self.world.services.get(service)?;
+        // Of an unknown one, the port that was dialled is as good as in Istio.
+        let Some(known) = self.world.services.get(service) else { return self.port };
         known.only_port().or_else(|| self.port.filter(|port| known.port(*port).is_some()))
     }
 }

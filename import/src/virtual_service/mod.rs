@@ -57,7 +57,12 @@ fn drafts<'a>(world: &World<'a>, object: &Object, rule: &'a Node) -> Vec<Draft<'
             && draft.action.backends.is_empty()
             && draft.action.resilience.direct_response.is_empty()
         {
-            rule.drop("it names nothing that answers: no route, redirect, directResponse or delegate", "");
+            match rule.field("directResponse") {
+                Some(_) => rule.drop("a response has a status from 200 to 599", "choose one"),
+                None => {
+                    rule.drop("it has no route, redirect, directResponse or delegate that can be read", "")
+                }
+            }
             return Vec::new();
         }
         return vec![draft];

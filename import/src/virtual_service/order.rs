@@ -17,6 +17,9 @@ pub(crate) struct Placed<'a> {
 /// The matches of a rule.
 pub(crate) type Matches<'a> = Vec<Placed<'a>>;
 
+/// How many matches a rule is written out to: twice as many as a rule of an HTTPRoute takes.
+const MAX_MATCHES: usize = 128;
+
 /// Makes rules that were meant in their order mean the same by precedence. Rules of which nothing is left become empty.
 pub(crate) fn mend(rules: &mut [Matches<'_>]) {
     for later in 1..rules.len() {
@@ -35,6 +38,11 @@ pub(crate) fn mend(rules: &mut [Matches<'_>]) {
                 }
                 match matched.intersect(other) {
                     Overlap::Nothing => {}
+                    Overlap::Some(_) if rule.len() >= MAX_MATCHES => node.drop(
+                        "this and later rules have more requests in common than can be written out: some of those go \
+                         to the later rules",
+                        "write the matches so that fewer requests have several",
+                    ),
                     Overlap::Some(both) => {
                         if !rule.iter().any(|known| known.matched == both) {
                             rule.push(Placed { matched: both, own: matched.clone(), node });

@@ -26,6 +26,8 @@ pub(crate) struct Resilience {
 
 /// Attempts after the first one, at most (TrafficPolicy.retry.attempts).
 const MAX_ATTEMPTS: u64 = 10;
+/// Characters of a direct response's body.
+const MAX_BODY: usize = 4096;
 /// Attempts after the first one that Istio makes where `attempts` is not there.
 const DEFAULT_ATTEMPTS: u64 = 2;
 /// The statuses that are assigned (IANA, HTTP Status Code Registry).
@@ -296,8 +298,16 @@ fn read_direct_response(response: &Node) -> Map<String, Value> {
     }
     let mut found = object([("status", status.into())]);
     if let Some(body) = response.field("body") {
-        if let Some(text) = body.field("string").and_then(Node::text) {
-            found.insert("body".into(), text.into());
+        if let Some(node) = body.field("string") {
+            match node.text() {
+                Some(text) if text.chars().count() <= MAX_BODY => {
+                    found.insert("body".into(), text.into());
+                }
+                _ => node.drop(
+                    format!("the body of a direct response has {MAX_BODY} characters at most"),
+                    "shorten it",
+                ),
+            }
         }
         if let Some(bytes) = body.field("bytes") {
             bytes.drop("the body of a direct response is a text", "write it as string");

@@ -47,6 +47,8 @@ pub(crate) struct Holding<'a> {
     homes: Vec<Home>,
     hosts: &'a [Node],
     hostnames: Vec<String>,
+    /// Where `http` stands, or the whole where it does not.
+    pub rules: &'a Node,
     /// As it names them.
     pub gateways: Vec<(String, &'a Node)>,
 }
@@ -90,7 +92,14 @@ impl<'a> Holding<'a> {
             true => Vec::new(),
             false => names.iter().map(|name| (*name).to_owned()).collect(),
         };
-        Some(Holding { namespace: object.namespace.clone(), homes, hosts, hostnames, gateways })
+        Some(Holding {
+            namespace: object.namespace.clone(),
+            homes,
+            hosts,
+            hostnames,
+            rules: spec.field("http").unwrap_or(spec),
+            gateways,
+        })
     }
 
     /// The places where rules hold that ask for what these candidates do. `needs_port`: some rule sends a request to the port
@@ -235,7 +244,10 @@ impl<'a> Holding<'a> {
                 false => ports.iter().map(|port| whole(Some(*port))).collect(),
             };
         };
-        let listeners = gateway::listeners(known);
+        let listeners: Vec<_> = gateway::listeners(known)
+            .into_iter()
+            .filter(|listener| listener.is_http && self.meets(&listener.hostname))
+            .collect();
         if !ports.is_empty() {
             let all: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
             return all.iter().map(|port| whole(Some(*port))).collect();
@@ -254,7 +266,24 @@ impl<'a> Holding<'a> {
                 parents.push(parent);
             }
         }
-        if parents.is_empty() { Vec::new() } else { vec![(None, parents)] }
+        if parents.is_empty() {
+            node.drop(
+                "no server of this Gateway that is carried serves HTTP for these hosts",
+                "see what was said about its servers",
+            );
+            return Vec::new();
+        }
+        vec![(None, parents)]
+    }
+
+    /// Whether some host is one of those of a listener; that of an empty name has all of them.
+    fn meets(&self, listener: &str) -> bool {
+        let is_one_of = |name: &str, pattern: &str| {
+            let rest = pattern.strip_prefix('*');
+            name == pattern || rest.is_some_and(|rest| name.len() > rest.len() && name.ends_with(rest))
+        };
+        let meets = |name: &String| is_one_of(name, listener) || is_one_of(listener, name);
+        listener.is_empty() || self.hostnames.is_empty() || self.hostnames.iter().any(meets)
     }
 
     /// The Services for which `tls` and `tcp` hold, each with the namespace of the route.

@@ -1,38 +1,10 @@
 //! Objects go in one by one, and what the index then says is read: no clock, no network, no order by luck.
 
-use control_index::{Found, Index, Key, Kind, Object, Touched};
+mod yaml;
+
+use control_index::{Found, Index, Key, Kind, Touched};
 use policy::{ServiceName, ServicePort, WorkloadName};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: String,
-    kind: String,
-}
-
-fn objects(yaml: &str) -> Vec<Object> {
-    let documents = yaml.split("\n---\n").filter(|text| !text.trim().is_empty());
-    documents
-        .map(|text| {
-            let head: Head = serde_saphyr::from_str(text).expect("apiVersion and kind");
-            let kind = Kind::named(&head.api_version, &head.kind).expect("a kind that the index takes");
-            serde_saphyr::with_deserializer_from_str(text, |from| kind.read(from)).expect(text)
-        })
-        .collect()
-}
-
-fn apply(index: &mut Index, yaml: &str) -> Touched {
-    let mut touched = Touched::default();
-    objects(yaml).iter().for_each(|object| touched.merge(index.apply(object)));
-    touched
-}
-
-fn index(yaml: &str) -> Index {
-    let mut index = Index::default();
-    apply(&mut index, yaml);
-    index
-}
+use yaml::{apply, index, objects};
 
 /// A Pod `shop/<name>` with its status' fields as JSON.
 fn pod(name: &str, labels: &str, status: &str) -> String {

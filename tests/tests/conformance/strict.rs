@@ -5,8 +5,8 @@ use crate::{answer::Answer, case::Case, case::Request, case::Status};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    time::Duration,
+    env, fs, thread,
+    time::{Duration, Instant},
 };
 use tests::cluster::{Cluster, namespace::Namespace};
 
@@ -15,8 +15,12 @@ const NAMESPACE: &str = "strict";
 /// Where other clients are.
 const CONSUMER: &str = "strict-consumer";
 const CONTROLLER: &str = "weft.mesh/controller";
-/// From an object to what it brings about.
+/// From the objects to all that they bring about.
 const SOON: Duration = Duration::from_secs(20);
+/// An expectation that comes up later than that may still be met so late.
+const GRACE: Duration = Duration::from_secs(3);
+/// Between two times that something is asked.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Answers in a row that must be right.
 const CONSECUTIVE: u32 = 20;
 /// Requests by which shares are counted, and how many percent they may be off: five standard deviations of an even split.
@@ -25,8 +29,11 @@ const OFF_PERCENT: f64 = 8.0;
 
 pub fn requests_and_statuses(cluster: &Cluster) {
     let folder = cluster.root().join("tests/conformance");
-    let cases = Case::all(&folder.join("strict"));
+    let mut cases = Case::all(&folder.join("strict"));
     assert!(cases.len() >= 10, "only {} cases were found", cases.len());
+    if let Ok(one) = env::var("CASE") {
+        cases.retain(|case| case.name == one);
+    }
     let namespace = Namespace::meshed(cluster, NAMESPACE);
     let consumer = Namespace::meshed(cluster, CONSUMER);
     let pods = fs::read_to_string(folder.join("pods.yaml")).expect("pods.yaml");
@@ -39,14 +46,14 @@ pub fn requests_and_statuses(cluster: &Cluster) {
     namespace.ready(&["pod/echo-v1", "pod/echo-v2", "pod/client"]);
     consumer.ready(&["pod/client"]);
 
-    let mut wrong = Vec::new();
+    let (until, mut wrong) = (Instant::now() + SOON, Vec::new());
     for case in &cases {
         let mut found = Vec::new();
         for request in &case.requests {
-            found.extend(asked(cluster, request).err().map(|why| format!("{}: {why}", request.ask)));
+            found.extend(asked(cluster, request, until).err().map(|why| format!("{}: {why}", request.ask)));
         }
         for status in &case.statuses {
-            found.extend(stated(cluster, status).err().map(|why| format!("{}: {why}", status.object)));
+            found.extend(stated(cluster, status, until).err().map(|why| format!("{}: {why}", status.object)));
         }
         let (requests, statuses) = (case.requests.len(), case.statuses.len());
         let word = if found.is_empty() { "ok  " } else { "FAIL" };
@@ -70,13 +77,13 @@ fn parent(name: &str) -> Value {
 }
 
 /// Asks until the answers are as they should be; the last complaint when they never are.
-fn asked(cluster: &Cluster, request: &Request) -> Result<(), String> {
+fn asked(cluster: &Cluster, request: &Request, until: Instant) -> Result<(), String> {
     let count = if request.shares.is_empty() { CONSECUTIVE } else { COUNTED };
     let namespace = request.from.as_deref().unwrap_or(NAMESPACE);
     let count = format!("--count={count}");
     let mut command = vec!["-n", namespace, "exec", "client", "-c", "app", "--", "/client", &count];
     command.extend(request.ask.split_whitespace());
-    soon(|| {
+    eventually(until, || {
         let answers = Answer::all(&cluster.kubectl(&command)?);
         if request.shares.is_empty() {
             answers.iter().try_for_each(|answer| compared(request, answer))
@@ -133,12 +140,12 @@ fn shared(wanted: &BTreeMap<String, f64>, answers: &[Answer]) -> Result<(), Stri
 }
 
 /// Reads the status until it is as it should be: these parents, these conditions and no others, of this generation.
-fn stated(cluster: &Cluster, expected: &Status) -> Result<(), String> {
+fn stated(cluster: &Cluster, expected: &Status, until: Instant) -> Result<(), String> {
     let (namespace, object) = match expected.object.split('/').collect::<Vec<_>>()[..] {
         [namespace, kind, name] => (namespace, format!("{kind}/{name}")),
         _ => (NAMESPACE, expected.object.clone()),
     };
-    soon(|| {
+    eventually(until, || {
         let object = cluster.json(&["-n", namespace, &object]);
         let parents = object["status"]["parents"].as_array().cloned().unwrap_or_default();
         let told = || serde_json::to_string_pretty(&object["status"]).expect("JSON");
@@ -192,13 +199,13 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Asks again and again, for [`SOON`] at most; the last complaint.
-fn soon(mut ask: impl FnMut() -> Result<(), String>) -> Result<(), String> {
-    let begun = std::time::Instant::now();
+/// Asks again and again, `until` then or for a little while; the last complaint.
+fn eventually(until: Instant, mut ask: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let until = until.max(Instant::now() + GRACE);
     loop {
         match ask() {
-            Err(why) if begun.elapsed() > SOON => return Err(why),
-            Err(_) => std::thread::sleep(Duration::from_millis(500)),
+            Err(why) if Instant::now() > until => return Err(why),
+            Err(_) => thread::sleep(PAUSE),
             Ok(()) => return Ok(()),
         }
     }

@@ -4,16 +4,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod analyze;
 mod certificate;
 mod check;
 mod cluster;
 mod demo;
+mod explain;
 mod identity;
 mod import;
 mod inject;
 mod install;
 mod manifests;
 mod names;
+mod objects;
 mod output;
 mod proxy_config;
 mod readiness;
@@ -81,6 +84,16 @@ enum Command {
     /// Destinations, endpoints and ports, each with its version and the time since control has confirmed it. The proxy
     /// itself is asked, through the API server.
     ProxyConfig(proxy_config::Options),
+    /// Explain what becomes of a request or a connection, and why
+    ///
+    /// Over manifests or a cluster, by the code that control and the proxies run. A proxy answers the same question with
+    /// what it holds at /why of its admin port.
+    Explain(explain::Options),
+    /// List what is wrong with objects: routes and policies that lead nowhere, contradict or hide each other
+    ///
+    /// Over manifests or a cluster; the same words stand in the status of routes and policies. Exit codes: 0 there is no
+    /// error (there may be warnings), 1 there is one, 2 wrong usage or nothing could be read.
+    Analyze(analyze::Options),
     /// Print the completion of commands for a shell
     ///
     /// For example: source <(weft completion bash)
@@ -112,6 +125,8 @@ fn main() -> ExitCode {
         Command::Import(from) => import::run(&from),
         Command::Identity(options) => block_on(identity::run(&options)),
         Command::ProxyConfig(options) => block_on(proxy_config::run(&options)),
+        Command::Explain(options) => block_on(explain::run(&options)),
+        Command::Analyze(options) => block_on(analyze::run(&options)),
         Command::Completion { shell } => {
             let name = command.get_name().to_owned();
             clap_complete::generate(shell, &mut command, name, &mut stdout());

@@ -10,5 +10,5 @@ mod verdict;
 
 pub use ask::{About, Ask, InvalidAsk, Question};
 pub use settings::Setting;
-pub use text::table;
-pub use verdict::{Backend, Considered, EndpointView, Outcome, Verdict, Why, connection, request};
+pub use text::{part, table};
+pub use verdict::{Backend, Considered, EndpointView, Endpoints, Outcome, Verdict, Why, connection, request};

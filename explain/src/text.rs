@@ -11,19 +11,19 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} to {}: {}", self.asked, self.target, self.outcome.says)?;
         if let Some(why) = &self.outcome.reason {
-            part(f, "Why", &[vec![why.says.into()], vec![why.remedy.into()]])?;
+            f.write_str(&part("Why", &[vec![why.says.into()], vec![why.remedy.into()]]))?;
         }
-        part(f, "Rule", &self.rule())?;
+        f.write_str(&part("Rule", &self.rule()))?;
         let lost = |one: &&Considered| one.lost.is_some();
         let others: Vec<_> = self.considered.iter().filter(lost).map(row_of_loser).collect();
-        part(f, "Lost", &others)?;
+        f.write_str(&part("Lost", &others))?;
         let mut filters: Vec<_> = self.filters.iter().map(|filter| vec![filter.clone()]).collect();
         filters.extend(self.path.iter().map(|path| vec![format!("a backend is asked for {path}")]));
-        part(f, "Filters", &filters)?;
-        part(f, "Backends", &self.backends.iter().flat_map(rows_of_backend).collect::<Vec<_>>())?;
+        f.write_str(&part("Filters", &filters))?;
+        f.write_str(&part("Backends", &self.backends.iter().flat_map(rows_of_backend).collect::<Vec<_>>()))?;
         if self.outcome.action == "forward" {
-            part(f, "Settings", &self.settings.iter().map(row_of_setting).collect::<Vec<_>>())?;
-            part(f, "Speaks", &[vec![spoken(&self.protocol)]])?;
+            f.write_str(&part("Settings", &self.settings.iter().map(row_of_setting).collect::<Vec<_>>()))?;
+            f.write_str(&part("Speaks", &[vec![spoken(&self.protocol)]]))?;
         }
         Ok(())
     }
@@ -89,12 +89,14 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
 }
 
 /// A part of the text: its name before the first row, and all rows aligned. Nothing where there is no row.
-fn part(f: &mut fmt::Formatter<'_>, name: &str, rows: &[Vec<String>]) -> fmt::Result {
+pub fn part(name: &str, rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
     for (at, line) in table(rows).lines().enumerate() {
         let name = if at == 0 { name } else { "" };
-        writeln!(f, "  {}", format!("{name:<9} {line}").trim_end())?;
+        text.push_str(format!("  {name:<9} {line}").trim_end());
+        text.push('\n');
     }
-    Ok(())
+    text
 }
 
 /// Rows with their columns aligned, a line each.

@@ -105,7 +105,7 @@ pub struct EndpointView {
 }
 
 /// The endpoints of a backend, where whoever asks knows them.
-type Endpoints<'a> = &'a dyn Fn(&ServicePort) -> Option<Vec<Endpoint>>;
+pub type Endpoints<'a> = &'a dyn Fn(&ServicePort) -> Option<Vec<Endpoint>>;
 
 /// Decides about a request, and says why.
 pub fn request(policy: &Outbound, ask: &Ask, endpoints: Endpoints<'_>) -> Verdict {

@@ -100,15 +100,21 @@ pub(crate) fn import(world: &World<'_>, object: &Object, output: &mut Output) {
         }
     };
     read_reach(object, spec, &service);
+    if spec.field("workloadSelector").is_some() {
+        let policies = spec.items_at("subsets").iter().filter_map(|subset| subset.field("trafficPolicy"));
+        for node in policies.chain(spec.field("trafficPolicy")).chain(spec.field("workloadSelector")) {
+            node.drop(
+                "a policy holds for all clients: what is for some of them is left out",
+                "attach it by hand",
+            );
+        }
+    }
     let base = spec.field("trafficPolicy").map(read).unwrap_or_default();
     let mut backend = Attached::default();
     let mut traffic = Attached::default();
     let mut tls = Attached::default();
     let whole = |name: &str| json!({"group": "", "kind": "Service", "name": name});
-    let is_for_all = spec.field("workloadSelector").is_none_or(|node| {
-        node.drop("a policy holds for all clients: the trafficPolicies are left out", "attach it by hand");
-        false
-    });
+    let is_for_all = spec.field("workloadSelector").is_none();
     let add = |policy: &Policy, target: Value, backend: &mut Attached, tls: &mut Attached| {
         if is_for_all {
             backend.add(policy.backend(), target.clone());
@@ -132,6 +138,7 @@ pub(crate) fn import(world: &World<'_>, object: &Object, output: &mut Output) {
         }
         add(&policy, target, &mut backend, &mut tls);
     }
+    let mut is_written = false;
     for subset in spec.items_at("subsets") {
         let own = subset.field("trafficPolicy").map(read).unwrap_or_default();
         read_subset_ports(subset);
@@ -146,7 +153,11 @@ pub(crate) fn import(world: &World<'_>, object: &Object, output: &mut Output) {
             );
         }
         let Some(name) = write_subset(world, object, &service, subset, output) else { continue };
+        is_written = true;
         add(&own.or(&base), whole(&name), &mut backend, &mut tls);
+    }
+    if !is_written && [&traffic, &backend, &tls].iter().all(|attached| attached.0.is_empty()) {
+        spec.note("nothing of it needs to be written, or can be: left out", "");
     }
     traffic.write("TrafficPolicy", object, &service.namespace, output);
     backend.write("BackendPolicy", object, &service.namespace, output);
@@ -389,13 +400,19 @@ fn read_outliers(outliers: &Node) -> Value {
     let time = base.and_then(duration::read).unwrap_or(MAX_EJECTION / 10);
     let min = base.map_or(Some(EJECTION.to_owned()), duration::carry).unwrap_or_else(|| EJECTION.to_owned());
     let max = if time > MAX_EJECTION { min.clone() } else { "5m".to_owned() };
-    let percent = outliers.field("maxEjectionPercent").and_then(Node::number).unwrap_or(EJECTION_PERCENT);
+    let percent = outliers.field("maxEjectionPercent").and_then(|node| {
+        let percent = node.number().filter(|percent| *percent <= 100);
+        if percent.is_none() {
+            node.drop("a share is from 0 to 100 percent", "write one");
+        }
+        percent
+    });
     json!({
         "mode": "Consecutive",
         "maxFailures": failures.min(10_000),
         "minPenalty": min,
         "maxPenalty": max,
-        "maxEjectionPercent": percent.min(100),
+        "maxEjectionPercent": percent.unwrap_or(EJECTION_PERCENT),
     })
 }
 

@@ -119,7 +119,8 @@ pub(crate) fn import(object: &Object, output: &mut Output) {
     );
     if let Some(selector) = spec.field("selector") {
         selector.carry();
-        selector.note(format!("the class of the Gateway ({CLASS}) says who serves it, not labels"), "");
+        selector
+            .note(format!("left out: the class of the Gateway ({CLASS}) says who serves it, not labels"), "");
     }
     let servers = spec.items_at("servers");
     let mut written: Vec<Value> = Vec::new();
@@ -221,10 +222,8 @@ impl<'a> Server<'a> {
     fn read_host(&self, plan: &Plan) {
         let Some(node) = self.hosts.get(plan.host) else { return };
         node.text();
-        if plan.hostname.is_empty()
-            && self.protocol == "TCP"
-            && node.text().is_some_and(|text| !text.ends_with('*'))
-        {
+        let is_named = |text: &str| !split_host(text).1.is_empty();
+        if self.protocol == "TCP" && node.text().is_some_and(is_named) {
             node.note("a listener of TCP does not know which host is meant", "");
         }
     }
@@ -299,7 +298,11 @@ fn read_tls(server: &Node, tls: &Node, protocol: &str) -> Option<Value> {
             );
             false
         }
-        _ => false,
+        (None | Some("SIMPLE"), _) => false,
+        (Some(_), _) => {
+            server.drop("its mode of TLS is not known to the importer", "use SIMPLE, MUTUAL or PASSTHROUGH");
+            return None;
+        }
     };
     match (passes, protocol) {
         (true, "HTTPS") => {

@@ -24,6 +24,7 @@ use serde_json::Value;
 pub use object::{Source, Unreadable};
 pub use report::Finding;
 
+use object::Object;
 use output::Output;
 use world::World;
 
@@ -67,7 +68,11 @@ pub fn istio(sources: &[Source], namespace: &str) -> Result<Imported, Unreadable
     for source in sources {
         objects.extend(object::objects(source, namespace)?);
     }
-    let world = World::new(&objects);
+    Ok(convert(&objects))
+}
+
+fn convert(objects: &[Object]) -> Imported {
+    let world = World::new(objects);
     let mut output = Output::default();
     for object in objects.iter().filter(|object| object.is_istio()) {
         object.read_head();
@@ -83,7 +88,7 @@ pub fn istio(sources: &[Source], namespace: &str) -> Result<Imported, Unreadable
     }
     let istio = objects.iter().filter(|object| object.is_istio());
     let findings = istio.flat_map(report::findings).collect();
-    Ok(Imported { objects: output.finish(), findings })
+    Imported { objects: output.finish(), findings }
 }
 
 /// What to do about a kind that is not imported.
@@ -98,3 +103,6 @@ fn elsewhere(kind: &str) -> &'static str {
         _ => "carry it by hand if it matters",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,9 +144,18 @@ impl<'a> Entry<'a> {
                 target: port.field("targetPort").and_then(Node::number),
             })
         });
-        for field in ["location", "resolution"] {
-            if let Some(node) = spec.field(field) {
-                node.text();
+        let ports: Vec<Port<'_>> = ports.collect();
+        for (field, known) in [
+            ("location", &["MESH_INTERNAL", "MESH_EXTERNAL"][..]),
+            ("resolution", &["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"]),
+        ] {
+            if let Some(node) = spec.field(field)
+                && !node.text().is_some_and(|text| known.contains(&text))
+            {
+                node.drop(
+                    "this value is not known to the importer",
+                    format!("use one of {}", known.join(", ")),
+                );
             }
         }
         if let Some(node) = spec.field("exportTo") {
@@ -164,7 +173,12 @@ impl<'a> Entry<'a> {
         let selector = spec.at(&["workloadSelector", "labels"]).map_or(&[][..], Node::fields);
         let selector = selector.iter().filter_map(|(name, node)| Some((name.clone(), node.text()?.into())));
         Entry {
-            ports: ports.collect(),
+            endpoints: spec
+                .items_at("endpoints")
+                .iter()
+                .filter_map(|node| read_endpoint(node, &ports))
+                .collect(),
+            ports,
             addresses: spec.items_at("addresses").iter().filter_map(Node::text).map(str::to_owned).collect(),
             resolution: match spec.text_at("resolution") {
                 Some("STATIC") => "Static",
@@ -172,7 +186,6 @@ impl<'a> Entry<'a> {
                 _ => "None",
             },
             selector: selector.collect(),
-            endpoints: spec.items_at("endpoints").iter().filter_map(read_endpoint).collect(),
         }
     }
 
@@ -271,7 +284,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn read_endpoint(endpoint: &Node) -> Option<Endpoint<'_>> {
+fn read_endpoint<'a>(endpoint: &'a Node, known: &[Port<'_>]) -> Option<Endpoint<'a>> {
     for (field, why) in [
         ("network", "all endpoints are dialled at their address"),
         ("labels", "no subsets are made of endpoints without pods"),
@@ -282,14 +295,17 @@ fn read_endpoint(endpoint: &Node) -> Option<Endpoint<'_>> {
             node.drop(why, "");
         }
     }
-    let ports = endpoint.fields_at("ports").iter();
+    let ports = endpoint.fields_at("ports").iter().filter(|(name, node)| {
+        let is_known = known.iter().any(|port| port.name == *name);
+        if !is_known {
+            node.drop("the ServiceEntry has no port of this name", "name one of its ports");
+        }
+        is_known
+    });
     let locality = endpoint.field("locality").and_then(|node| Some((node, node.text()?)));
     let zone = locality.and_then(|(node, text)| {
-        let zone = text.split('/').nth(1);
-        if text.split('/').count() != 2 {
-            node.note("of a locality the zone is carried", "");
-        }
-        zone
+        node.note("of a locality the zone is carried", "");
+        text.split('/').nth(1)
     });
     Some(Endpoint {
         address: endpoint.text_at("address")?.to_owned(),

@@ -142,7 +142,7 @@ fn mirrors(rule: &Node) -> Vec<Mirror<'_>> {
         // Deprecated forms of the same.
         let older = ["mirrorPercent", "mirror_percent"].iter().find_map(|name| rule.field(name)?.decimal());
         let given = rule.field("mirrorPercentage").map(|node| {
-            node.carry();
+            node.fields();
             percent.unwrap_or_default()
         });
         found.extend(mirror(destination, given.or(older)));
@@ -150,7 +150,7 @@ fn mirrors(rule: &Node) -> Vec<Mirror<'_>> {
     for entry in rule.items_at("mirrors") {
         let Some(destination) = entry.field("destination").and_then(destination) else { continue };
         let percent = entry.field("percentage").map(|node| {
-            node.carry();
+            node.fields();
             node.field("value").and_then(Node::decimal).unwrap_or_default()
         });
         found.extend(mirror(destination, percent));

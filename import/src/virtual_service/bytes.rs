@@ -104,7 +104,8 @@ fn write_rule(
         output.add(object, kind, &parent.namespace, &object.name, spec.into());
     }
     if lost > 0 {
-        block.unwrap_or(rule).note("an earlier rule takes all of these connections: left out", "delete it");
+        let node = block.filter(|_| rule.items_at("match").len() > 1).unwrap_or(rule);
+        node.note("an earlier rule takes all of these connections: left out", "delete it");
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn write(
     let candidates: Vec<_> = drafts.iter().flat_map(|draft| &draft.candidates).collect();
     let needs_port = drafts.iter().any(|draft| follows_port(world, object, &draft.action));
     let mut policies = Policies::new();
+    let mut written = BTreeSet::new();
     for scope in holding.scopes(world, &candidates, needs_port) {
         let mut matches: Vec<Matches<'_>> = drafts
             .iter()
@@ -71,8 +72,12 @@ pub(crate) fn write(
                 "see that no GRPCRoute has the same parent",
             );
         }
+        written.extend(rules.iter().map(|rule| rule.draft));
         let route = Route { world, object, scope: &scope, drafts, as_grpc };
         route.write(rules, output, &mut policies);
+    }
+    for (_, draft) in drafts.iter().enumerate().filter(|(at, _)| !written.contains(at)) {
+        draft.node.note("no request reaches this rule: left out", "delete it");
     }
     for ((namespace, place, _), (policy, targets)) in policies {
         let name = format!("{}-{}", object.name, rule_name(drafts, place));

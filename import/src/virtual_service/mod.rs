@@ -23,6 +23,8 @@ use crate::world::World;
 /// A rule of `http`: the requests that it takes, and what it does with them.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft<'a> {
+    /// Where it stands in the input.
+    pub node: &'a Node,
     pub name: Option<String>,
     pub candidates: Vec<Candidate<'a>>,
     pub action: Action<'a>,
@@ -48,6 +50,7 @@ pub(crate) fn import(world: &World<'_>, object: &Object, output: &mut Output) {
 /// A rule becomes one, or those of its delegate.
 fn drafts<'a>(world: &World<'a>, object: &Object, rule: &'a Node) -> Vec<Draft<'a>> {
     let draft = Draft {
+        node: rule,
         name: rule.text_at("name").filter(|name| !name.is_empty()).map(str::to_owned),
         candidates: candidates(rule),
         action: read(rule),
@@ -134,5 +137,5 @@ fn handed_on<'a>(root: &Draft<'a>, inner: &'a Node) -> Draft<'a> {
         action.rewrite_path = action.rewrite_path.or_else(|| outer.rewrite_path.clone());
     }
     let name = inner.text_at("name").filter(|name| !name.is_empty()).map(str::to_owned);
-    Draft { name: name.or_else(|| root.name.clone()), candidates: both, action }
+    Draft { node: inner, name: name.or_else(|| root.name.clone()), candidates: both, action }
 }

@@ -55,8 +55,12 @@ impl Resilience {
         let count = attempts.and_then(Node::number).unwrap_or(DEFAULT_ATTEMPTS);
         if count == 0 {
             retries.note("no retries: nothing is sent again unless a policy asks for it", "");
-            for (_, node) in retries.fields() {
-                node.carry();
+            for name in
+                ["perTryTimeout", "retryOn", "backoff", "retryRemoteLocalities", "retryIgnorePreviousHosts"]
+            {
+                if let Some(node) = retries.field(name) {
+                    node.note("left out: there are no retries", "");
+                }
             }
             return;
         }
@@ -214,8 +218,8 @@ fn read_fault(fault: &Node) -> Map<String, Value> {
     if let Some(delay) = fault.field("delay") {
         let time = delay.field("fixedDelay").and_then(duration::carry);
         let share = share(delay);
-        if let Some(node) = delay.field("exponentialDelay") {
-            node.drop("delays are of a fixed time", "use fixedDelay");
+        if time.is_none() {
+            delay.drop("a delay is of a fixed time", "use fixedDelay");
         }
         match (time, share) {
             (Some(time), Some(share)) => {
@@ -230,14 +234,14 @@ fn read_fault(fault: &Node) -> Map<String, Value> {
     if let Some(abort) = fault.field("abort") {
         let status = abort.field("httpStatus").and_then(|node| {
             let code = node.number().filter(|code| (200..=599).contains(code));
-            if code.is_none() {
-                node.drop("a response has a status from 200 to 599", "choose one");
-            }
             code.map(|code| ("httpStatus", Value::from(code)))
         });
         let status = status.or_else(|| abort.field("grpcStatus").and_then(grpc_status));
-        if let Some(node) = abort.field("http2Error") {
-            node.drop("no stream is reset by a fault", "use httpStatus or grpcStatus");
+        if status.is_none() {
+            abort.drop(
+                "a fault answers with a status of HTTP from 200 to 599, or with one of gRPC's",
+                "use httpStatus, or grpcStatus with UNAVAILABLE or another of its names",
+            );
         }
         match (status, share(abort)) {
             (Some((field, status)), Some(share)) => {
@@ -256,10 +260,7 @@ fn read_fault(fault: &Node) -> Map<String, Value> {
 fn grpc_status(node: &Node) -> Option<(&'static str, Value)> {
     let text = node.text()?;
     let number = text.parse::<u8>().ok().and_then(api::GrpcCode::new);
-    let Some(code) = number.or_else(|| api::GrpcCode::named(&text.to_ascii_uppercase())) else {
-        node.drop("gRPC has no such status", "use UNAVAILABLE or another one of its names");
-        return None;
-    };
+    let code = number.or_else(|| api::GrpcCode::named(&text.to_ascii_uppercase()))?;
     Some(("grpcStatus", code.name().into()))
 }
 
@@ -269,7 +270,7 @@ fn share(fault: &Node) -> Option<Value> {
         Some(percentage) => match percentage.field("value") {
             Some(node) => (node, node.decimal()?),
             None => {
-                percentage.carry();
+                percentage.fields();
                 return None;
             }
         },

@@ -88,6 +88,14 @@ impl<'a> Holding<'a> {
             );
             return None;
         }
+        if spec.field("http").is_none() {
+            for (node, _) in hosts.iter().zip(&names).filter(|(_, name)| homes.is_empty() && **name != "*") {
+                node.note(
+                    "left out: connections are told apart by their port, or by the names that TLS says",
+                    "",
+                );
+            }
+        }
         let hostnames = match names.contains(&"*") {
             true => Vec::new(),
             false => names.iter().map(|name| (*name).to_owned()).collect(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::tree::Node;
-use crate::virtual_service::matches::{Match, PRESENT, Path, PathKind, Text, escape};
+use crate::virtual_service::matches::{MAX_TEXTS, Match, PRESENT, Path, PathKind, Text, escape};
 
 /// A match, and where it holds.
 #[derive(Clone, Debug)]
@@ -229,9 +229,6 @@ fn texts(block: &Node, field: &str) -> Option<BTreeMap<String, Text>> {
     }
     Some(found)
 }
-
-/// How many headers, and how many parameters, a match may have.
-const MAX_TEXTS: usize = 16;
 
 /// Names of fields (RFC 9110 §5.1); the pseudo-headers of HTTP/2, which Istio takes too, are none.
 pub(crate) fn is_token(name: &str) -> bool {

@@ -33,6 +33,9 @@ pub(crate) enum Text {
 /// A regular expression that any value has, also the empty one: the field is there.
 pub(crate) const PRESENT: &str = ".*";
 
+/// How many headers, and how many parameters, a match may have.
+pub(crate) const MAX_TEXTS: usize = 16;
+
 /// A match; what it does not name it does not look at.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Match {
@@ -62,6 +65,11 @@ impl Match {
             None => (PathKind::Prefix, 0),
         };
         (kind, length, self.method.is_some(), self.headers.len(), self.query.len())
+    }
+
+    /// Whether a route may say it.
+    pub fn is_writable(&self) -> bool {
+        self.headers.len() <= MAX_TEXTS && self.query.len() <= MAX_TEXTS
     }
 
     /// What this match and another one both take.

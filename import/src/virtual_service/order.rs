@@ -30,23 +30,26 @@ pub(crate) fn mend(rules: &mut [Matches<'_>]) {
     for earlier in (0..rules.len().saturating_sub(1)).rev() {
         let (head, after) = rules.split_at_mut(earlier + 1);
         let rule = &mut head[earlier];
-        let own = rule.clone();
-        for Placed { matched, node, .. } in &own {
-            for other in after.iter().flatten().map(|placed| &placed.matched) {
-                if other.precedence() <= matched.precedence() {
-                    continue;
-                }
+        for Placed { matched, node, .. } in rule.clone() {
+            let closer = after
+                .iter()
+                .flatten()
+                .map(|placed| &placed.matched)
+                .filter(|other| other.precedence() > matched.precedence());
+            for other in closer {
                 match matched.intersect(other) {
                     Overlap::Nothing => {}
-                    Overlap::Some(_) if rule.len() >= MAX_MATCHES => node.drop(
-                        "this and later rules have more requests in common than can be written out: some of those go \
-                         to the later rules",
-                        "write the matches so that fewer requests have several",
-                    ),
-                    Overlap::Some(both) => {
-                        if !rule.iter().any(|known| known.matched == both) {
-                            rule.push(Placed { matched: both, own: matched.clone(), node });
-                        }
+                    Overlap::Some(both) if rule.iter().any(|known| known.matched == both) => {}
+                    Overlap::Some(both) if rule.len() < MAX_MATCHES && both.is_writable() => {
+                        rule.push(Placed { matched: both, own: matched.clone(), node });
+                    }
+                    Overlap::Some(_) => {
+                        node.drop(
+                            "this and later rules have more requests in common than can be written out: some of those \
+                             go to the later rules",
+                            "write the matches so that fewer requests have several",
+                        );
+                        break;
                     }
                     Overlap::Unknown => node.drop(
                         "a request that matches this and a later rule goes to the later one: Gateway API prefers what \

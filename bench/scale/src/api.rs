@@ -294,9 +294,11 @@ fn review(store: &Store, mut review: Value) -> Response<Body> {
 fn read(store: &Store, path: &str) -> Response<Body> {
     // Objects have a name after their collection's: /api/v1/namespaces/NAMESPACE/COLLECTION/NAME.
     let named = path.split("/namespaces/").nth(1).is_some_and(|rest| rest.split('/').count() > 2);
+    // No CustomResourceDefinition is here.
+    let custom = path.starts_with("/apis/gateway.networking.") || path.starts_with("/apis/policy.weft.mesh/");
     match store.read(path) {
         Some(object) => json_body(StatusCode::OK, &object),
-        None if named => status(StatusCode::NOT_FOUND, "NotFound", &format!("{path} not found")),
+        None if named || custom => status(StatusCode::NOT_FOUND, "NotFound", &format!("{path} not found")),
         None => {
             let version = store.latest().borrow().to_string();
             let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": version}, "items": store.list(path)});

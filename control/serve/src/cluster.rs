@@ -1,10 +1,11 @@
 //! What control does in a cluster besides reading its objects: who a proxy is, the issuer's Secret that all replicas
-//! share, and what one of them alone writes (the roots' ConfigMaps, Events). Objects come from `source::kubernetes`.
+//! share, and what one of them alone writes (the roots' ConfigMaps, Events, statuses). Objects come from `source::kubernetes`.
 
 pub mod duties;
 mod events;
 mod judgement;
 pub mod secret;
+mod statuses;
 mod trust_roots;
 
 use crate::issuer::random;

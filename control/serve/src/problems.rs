@@ -36,6 +36,8 @@ pub enum Source {
     Duties,
     /// The Events on Pods without a proxy.
     Events,
+    /// The statuses of routes and policies.
+    Statuses,
     Object(Key),
 }
 

@@ -8,7 +8,7 @@ use crate::{
     source::{Batch, Change},
 };
 use control_index::{Account, Index, Key, Kind, Touched};
-use control_translate::{Detected, Mesh, Unmeshed, problems, unmeshed};
+use control_translate::{Detected, Mesh, Status, Unmeshed, problems, status, unmeshed};
 use policy::{Protocol, ServicePort, TrustDomain, WorkloadName};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +30,8 @@ pub struct World {
     unmeshed: BTreeMap<WorkloadName, Alone>,
     /// Counts changes of namespaces, for who watches them.
     namespaces: watch::Sender<u64>,
+    /// Routes and policies about which something else may be to say since somebody took these.
+    unjudged: watch::Sender<BTreeSet<Key>>,
     metrics: Arc<Metrics>,
     closed: bool,
 }
@@ -40,6 +42,15 @@ pub struct Alone {
     pub pod: WorkloadName,
     pub uid: Arc<str>,
     pub reason: Unmeshed,
+}
+
+/// What is to be said about a route or a policy whose status does not say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsaid {
+    /// The generation of the object that it is about.
+    pub generation: i64,
+    /// Without entries when it is nothing of ours any more.
+    pub status: Status,
 }
 
 impl World {
@@ -53,6 +64,7 @@ impl World {
             origins: BTreeMap::new(),
             unmeshed: BTreeMap::new(),
             namespaces: watch::Sender::new(0),
+            unjudged: watch::Sender::default(),
             metrics,
             closed: false,
         }
@@ -84,10 +96,12 @@ impl World {
             }
             changed.insert(Key::new(Kind::Service, &service.namespace, &service.name));
         }
+        changed.extend(touched.routes.iter().chain(&touched.policies).cloned());
         self.problems.replace(batch.source, batch.problems);
         changed.iter().for_each(|key| self.examine(key));
         self.renew(&touched);
         self.look_for_proxies(&touched);
+        self.leave_to_judge(&touched);
         self.metrics.skipped.set(batch.skipped as i64);
         self.count();
         !touched.accounts.is_empty()
@@ -146,6 +160,36 @@ impl World {
         self.unmeshed.values().cloned().collect()
     }
 
+    /// All routes and policies, for who begins to judge them.
+    pub fn judged(&self) -> BTreeSet<Key> {
+        let routes = self.index.routes().map(|route| &route.key);
+        routes.chain(self.index.policies().map(|policy| &policy.key)).cloned().collect()
+    }
+
+    /// Routes and policies about which something else may be to say; who hears of them takes them.
+    pub fn unjudged(&self) -> watch::Receiver<BTreeSet<Key>> {
+        self.unjudged.subscribe()
+    }
+
+    pub fn take_unjudged(&self) -> BTreeSet<Key> {
+        let mut taken = BTreeSet::new();
+        self.unjudged.send_if_modified(|keys| {
+            taken = std::mem::take(keys);
+            false
+        });
+        taken
+    }
+
+    /// What is to be said about a route or a policy; `None` when it is gone, or when its status says it.
+    pub fn unsaid(&self, key: &Key) -> Option<Unsaid> {
+        let (generation, observed) = match key.kind.is_route() {
+            true => self.index.route(key).map(|route| (route.generation, &route.observed))?,
+            false => self.index.policy(key).map(|policy| (policy.generation, &policy.observed))?,
+        };
+        let status = status(&self.index, key).unwrap_or_default();
+        (!status.is_observed(generation, observed)).then_some(Unsaid { generation, status })
+    }
+
     pub fn accounts(&self) -> BTreeSet<Account> {
         self.index.accounts().cloned().collect()
     }
@@ -168,6 +212,22 @@ impl World {
             what: problem.what,
         });
         self.problems.replace(Source::Object(key.clone()), found.collect());
+    }
+
+    /// What is gone is nobody's to judge.
+    fn leave_to_judge(&mut self, touched: &Touched) {
+        if touched.routes.is_empty() && touched.policies.is_empty() {
+            return;
+        }
+        let index = &self.index;
+        self.unjudged.send_modify(|keys| {
+            for key in touched.routes.iter().chain(&touched.policies) {
+                match index.route(key).is_some() || index.policy(key).is_some() {
+                    true => drop(keys.insert(key.clone())),
+                    false => drop(keys.remove(key)),
+                }
+            }
+        });
     }
 
     fn look_for_proxies(&mut self, touched: &Touched) {
@@ -200,5 +260,74 @@ impl World {
             self.metrics.objects(kind).set(self.index.count(kind) as i64);
         }
         self.metrics.problems.set(self.problems.count() as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_index::Object;
+
+    fn object(kind: Kind, json: serde_json::Value) -> Arc<Object> {
+        Arc::new(kind.read(json).expect("an object"))
+    }
+
+    fn apply(world: &mut World, object: Arc<Object>) {
+        let changes = vec![Change::Apply { object, origin: String::new() }];
+        world.take(Batch { changes, source: Source::Directory, problems: BTreeSet::new(), skipped: 0 });
+    }
+
+    fn route(status: serde_json::Value) -> Arc<Object> {
+        let route = serde_json::json!({
+            "metadata": {"name": "split", "namespace": "shop", "generation": 2},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "cart"}]},
+            "status": status,
+        });
+        object(Kind::HttpRoute, route)
+    }
+
+    #[test]
+    fn what_is_to_be_said_is_said_until_the_object_says_it() {
+        let domain = "cluster.local".parse().expect("a trust domain");
+        let mut world = World::new(domain, Arc::default());
+        let mut heard = world.unjudged();
+        let key = Key::new(Kind::HttpRoute, "shop", "split");
+        apply(&mut world, route(serde_json::Value::Null));
+        assert!(heard.has_changed().expect("the world goes on"));
+        heard.mark_unchanged();
+        assert_eq!(world.take_unjudged(), [key.clone()].into());
+        assert_eq!(world.take_unjudged(), [].into(), "taken once");
+        let unsaid = world.unsaid(&key).expect("something to say");
+        assert_eq!(unsaid.generation, 2);
+        assert!(!unsaid.status.entries[0].conditions[0].holds, "there is no such Service");
+        // What it depends on comes, and something else is to be said.
+        let cart = serde_json::json!({
+            "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        });
+        apply(&mut world, object(Kind::Service, cart));
+        assert_eq!(world.take_unjudged(), [key.clone()].into());
+        let now = world.unsaid(&key).expect("something to say");
+        assert!(now.status.entries[0].conditions[0].holds && now != unsaid);
+        let conditions = now.status.entries[0].conditions.iter().map(|one| {
+            serde_json::json!({
+                "type": one.type_, "status": one.word(), "reason": one.reason, "message": one.message,
+                "observedGeneration": 2,
+            })
+        });
+        let parent = serde_json::json!({
+            "parentRef": {"group": "", "kind": "Service", "name": "cart"},
+            "controllerName": "weft.mesh/controller",
+            "conditions": conditions.collect::<Vec<_>>(),
+        });
+        apply(&mut world, route(serde_json::json!({"parents": [parent]})));
+        assert_eq!(world.unsaid(&key), None, "the object says it");
+        world.take(Batch {
+            changes: vec![Change::Delete(key.clone())],
+            source: Source::Directory,
+            problems: BTreeSet::new(),
+            skipped: 0,
+        });
+        assert_eq!((world.take_unjudged(), world.unsaid(&key)), ([].into(), None), "nobody is left to tell");
     }
 }

@@ -1,6 +1,7 @@
-//! What one replica does for all: it holds the Lease, and writes the ConfigMaps of the roots and Events as long as it does.
+//! What one replica does for all: it holds the Lease, and writes the ConfigMaps of the roots, Events, and the statuses of
+//! routes and policies as long as it does.
 
-use super::{Backoff, Cluster, events, trust_roots};
+use super::{Backoff, Cluster, events, statuses, trust_roots};
 use crate::{
     Control,
     problems::{Problem, Source},
@@ -24,7 +25,8 @@ pub async fn keep(control: Arc<Control>, cluster: Arc<Cluster>) {
             Err(error) => error,
         };
         let what = format!(
-            "the Lease {NAME} cannot be kept ({}); no ConfigMap with the roots and no Event is written meanwhile",
+            "the Lease {NAME} cannot be kept ({}); no ConfigMap with the roots, no Event and no status is written \
+             meanwhile",
             crate::chain(&lost)
         );
         control.world().problems_of(Source::Duties, [Problem { what, ..Problem::default() }].into());
@@ -77,5 +79,9 @@ async fn hold(
 }
 
 async fn duties(control: &Arc<Control>, cluster: &Arc<Cluster>) {
-    tokio::join!(trust_roots::keep(control, cluster), events::keep(control, cluster));
+    tokio::join!(
+        trust_roots::keep(control, cluster),
+        events::keep(control, cluster),
+        statuses::keep(control, cluster)
+    );
 }

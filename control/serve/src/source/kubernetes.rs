@@ -5,6 +5,10 @@
 //! | resource | where | verbs | for |
 //! |---|---|---|---|
 //! | namespaces, nodes, pods, services, serviceaccounts; endpointslices.discovery.k8s.io | cluster | list, watch | this source |
+//! | grpcroutes, httproutes, tlsroutes, tcproutes, referencegrants, backendtlspolicies of gateway.networking.k8s.io | cluster | list, watch | this source |
+//! | xbackendtrafficpolicies.gateway.networking.x-k8s.io | cluster | list, watch | this source |
+//! | trafficpolicies, backendpolicies of policy.weft.mesh | cluster | list, watch | this source |
+//! | the /status of all of these but referencegrants and backendtlspolicies | cluster | get, patch | what became of them |
 //! | tokenreviews.authentication.k8s.io | cluster | create | who a proxy is |
 //! | configmaps `weft-trust-roots` | cluster | create, patch | the roots, where proxies are |
 //! | events.events.k8s.io | cluster | create | Pods without a proxy |
@@ -13,7 +17,9 @@
 //!
 //! Objects go into the index in trimmed forms as they are read: no page, and no object of Kubernetes, is kept. Here are
 //! only their keys, so that what was deleted while nobody watched is found by the next list. Of namespaces, nodes and
-//! service accounts the server is asked for the metadata alone; Pods that have ended are not asked for.
+//! service accounts the server is asked for the metadata alone; Pods that have ended are not asked for. Routes and policies
+//! come with CustomResourceDefinitions, which need not be there, and may come and go: where they are not, nothing is wrong,
+//! and they are looked for every few seconds.
 
 mod feed;
 

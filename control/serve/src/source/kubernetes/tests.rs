@@ -313,3 +313,61 @@ async fn only_metadata_is_asked_for_where_nothing_else_is_read() {
         assert_eq!(asked.uri.contains("fieldSelector=status.phase"), kind == Kind::Pod, "{kind}");
     }
 }
+
+/// Waits in virtual time until as many are held.
+async fn held(world: &World, kind: Kind, count: usize) {
+    world.until(|seen| seen.index.count(kind) == count).await;
+}
+
+fn route(name: &str, version: u32) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"{name}","namespace":"shop","resourceVersion":"{version}"}},"spec":{{"parentRefs":[{{"group":"","kind":"Service","name":"cart"}}]}}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_not_there_is_looked_for_and_nothing_is_wrong() {
+    let mut world = world(Kind::TlsRoute);
+    for version in ["v1", "v1alpha3", "v1alpha2"] {
+        let asked = world.asked().await;
+        let path = format!("/apis/gateway.networking.k8s.io/{version}/tlsroutes?limit");
+        assert!(asked.uri.starts_with(&path), "{}", asked.uri);
+        asked.fail(404, "the server could not find the requested resource");
+    }
+    world.readiness.settled().await;
+    world.problem("").await;
+    let begun = Instant::now();
+    let asked = world.asked().await;
+    assert!((1..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    asked.fail(404, "not yet");
+    // An older installation: the version that it has is the one that is watched.
+    let asked = world.asked().await;
+    asked.respond(200, format!(r#"{{"metadata":{{"resourceVersion":"5"}},"items":[{}]}}"#, route("a", 5)));
+    let asked = world.asked().await;
+    assert!(asked.uri.contains("/v1alpha3/tlsroutes?watch=true"), "{}", asked.uri);
+    let lines = asked.watch();
+    held(&world, Kind::TlsRoute, 1).await;
+    lines.say("ADDED", &route("b", 6));
+    held(&world, Kind::TlsRoute, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_goes_when_its_kind_is_missed_twice() {
+    let mut world = world(Kind::HttpRoute);
+    let list =
+        |version| format!(r#"{{"metadata":{{"resourceVersion":"{version}"}},"items":[{}]}}"#, route("a", 5));
+    world.asked().await.respond(200, list(5));
+    drop(world.watch(5).await);
+    held(&world, Kind::HttpRoute, 1).await;
+    // An API server that has just started.
+    world.asked().await.fail(404, "not yet");
+    world.asked().await.respond(200, list(6));
+    drop(world.watch(6).await);
+    held(&world, Kind::HttpRoute, 1).await;
+    world.asked().await.fail(404, "it is gone");
+    for _ in Kind::HttpRoute.versions() {
+        world.asked().await.fail(404, "it is gone");
+    }
+    held(&world, Kind::HttpRoute, 0).await;
+    world.problem("").await;
+}

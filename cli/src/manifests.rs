@@ -20,6 +20,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
 /// What `MANAGED_BY` says of the objects that the command line applies.
 pub const MANAGER: &str = "weft";
+/// The kind that defines other kinds: ours come with the mesh.
+pub const CRD: &str = "CustomResourceDefinition";
 /// Our images.
 const IMAGES: [&str; 4] = ["control", "injector", "init", "proxy"];
 
@@ -44,6 +46,7 @@ const fn resource(
 /// In the order in which they are applied; they are deleted in the reverse one, but for the webhooks, which go first.
 pub const RESOURCES: &[Resource] = &[
     resource("v1", "Namespace", "namespaces", false),
+    resource("apiextensions.k8s.io/v1", CRD, "customresourcedefinitions", false),
     resource("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", false),
     resource("v1", "ServiceAccount", "serviceaccounts", true),
     resource("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
@@ -133,12 +136,23 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// The chart's manifests, as its real renderer writes them.
+    /// The chart's manifests, as its real renderer writes them, and the definitions of our kinds, which stand beside them.
     pub fn rendering(self) -> &'static str {
+        macro_rules! with_definitions {
+            ($rendered:literal) => {
+                concat!(
+                    include_str!($rendered),
+                    "\n---\n",
+                    include_str!("../../charts/weft/crds/backendpolicies.policy.weft.mesh.yaml"),
+                    "\n---\n",
+                    include_str!("../../charts/weft/crds/trafficpolicies.policy.weft.mesh.yaml"),
+                )
+            };
+        }
         match self {
-            Self::Default => include_str!("../../charts/rendered/default.yaml"),
-            Self::Ha => include_str!("../../charts/rendered/ha.yaml"),
-            Self::Cni => include_str!("../../charts/rendered/cni.yaml"),
+            Self::Default => with_definitions!("../../charts/rendered/default.yaml"),
+            Self::Ha => with_definitions!("../../charts/rendered/ha.yaml"),
+            Self::Cni => with_definitions!("../../charts/rendered/cni.yaml"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `weft uninstall`: what was applied goes, the webhooks first, so that nothing that is left refuses a pod; then what
-//! control and the injector made at run time. The issuer's Secret stays: with it, a mesh that comes back is the same.
+//! control and the injector made at run time. The issuer's Secret stays: with it, a mesh that comes back is the same. So
+//! do the definitions of our kinds, as all policies in the cluster would go with them.
 
 use std::process::ExitCode;
 
@@ -25,7 +26,8 @@ pub struct Options {
     /// Even while meshed pods run: their proxies go on with the certificates they have, until these expire
     #[arg(long)]
     force: bool,
-    /// The issuer's Secret too, and the namespace: a mesh installed later has other roots
+    /// The issuer's Secret too, the namespace, and all policies with their definitions: a mesh installed later has other
+    /// roots, and no policies
     #[arg(long)]
     purge: bool,
 }
@@ -38,6 +40,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     objects.retain(|object| {
         object.namespace.as_ref().is_none_or(|namespace| *namespace == options.namespace)
             && (object.resource.kind != "Namespace" || object.name == options.namespace)
+            && (object.resource.kind != manifests::CRD || options.purge)
     });
     let meshed = meshed_pods(&cluster).await?;
     if !meshed.is_empty() && !options.force {
@@ -60,7 +63,8 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let namespace = &options.namespace;
         println!(
             "kept: namespace {namespace} and in it the Secret {ISSUER}, if there is one: a mesh installed there later \
-             is trusted by the same proxies. `weft uninstall --purge` deletes them"
+             is trusted by the same proxies; and all policies with the definitions of their kinds. `weft uninstall \
+             --purge` deletes them"
         );
     }
     if !meshed.is_empty() {

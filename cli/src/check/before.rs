@@ -208,12 +208,12 @@ fn webhook(facts: &Facts, configuration: &WebhookConfiguration) -> Option<Breach
 }
 
 fn gateway_api(facts: &Facts) -> Vec<Breach> {
-    judge("", &facts.gateway_api, |crds| {
+    judge("", &facts.definitions, |crds| {
         let install = format!(
             "kubectl apply --server-side -f \
              https://github.com/kubernetes-sigs/gateway-api/releases/download/v{GATEWAY_API}/standard-install.yaml"
         );
-        let Some(crd) = crds.iter().find(|crd| crd.name.starts_with("httproutes.")) else {
+        let Some(crd) = crds.iter().find(|crd| crd.name == "httproutes.gateway.networking.k8s.io") else {
             return vec![Breach::warning("", "they are not there", install)];
         };
         let bundle = crd.annotation("gateway.networking.k8s.io/bundle-version").unwrap_or("unknown");

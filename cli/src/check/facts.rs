@@ -36,8 +36,8 @@ pub struct Facts {
     pub nodes: Known<Vec<Node>>,
     pub namespaces: Known<Vec<Namespace>>,
     pub webhooks: Known<Vec<WebhookConfiguration>>,
-    /// CustomResourceDefinitions of the Gateway API.
-    pub gateway_api: Known<Vec<Metadata>>,
+    /// CustomResourceDefinitions of the Gateway API, and ours.
+    pub definitions: Known<Vec<Metadata>>,
     /// Of the mesh's namespace.
     pub deployments: Known<Vec<Workload>>,
     /// Of the mesh's namespace.

@@ -100,11 +100,12 @@ async fn common(cluster: &Cluster, namespace: &str, cni: bool) -> anyhow::Result
         namespaces: list(cluster, "/api/v1/namespaces", "").await,
         webhooks: list(cluster, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "")
             .await,
-        gateway_api: match crds {
+        definitions: match crds {
             Known::Known(crds) => {
-                let ours =
-                    crds.into_iter().filter(|crd| crd.metadata.name.ends_with(".gateway.networking.k8s.io"));
-                Known::Known(ours.map(|crd| crd.metadata).collect())
+                let groups = [".gateway.networking.k8s.io", ".policy.weft.mesh"];
+                let known =
+                    crds.into_iter().filter(|crd| groups.iter().any(|one| crd.metadata.name.ends_with(one)));
+                Known::Known(known.map(|crd| crd.metadata).collect())
             }
             Known::Unknown { unknown } => Known::Unknown { unknown },
         },

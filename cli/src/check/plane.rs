@@ -10,6 +10,8 @@ use crate::names::{CNI, CONTROL, INJECTOR, INJECTOR_TLS, ISSUER, TRUST_ROOTS, WE
 
 /// The webhooks of the configuration.
 const WEBHOOKS: [&str; 2] = ["namespace.inject.weft.mesh", "pod.inject.weft.mesh"];
+/// The definitions of our own kinds.
+const DEFINITIONS: [&str; 2] = ["backendpolicies.policy.weft.mesh", "trafficpolicies.policy.weft.mesh"];
 /// A certificate is due when this share of its lifetime is left: it should have been replaced at a third.
 const DUE: i64 = 5;
 /// A Lease that was not renewed for so many of its durations has no holder.
@@ -39,6 +41,13 @@ pub const CHECKS: &[Check] = &[
         look: versions,
     },
     Check {
+        name: "policies",
+        what: "the definitions of our own kinds are there",
+        why: "a TrafficPolicy or BackendPolicy cannot be made, and those that were are not seen",
+        stage: Stage::Installed,
+        look: policies,
+    },
+    Check {
         name: "webhook",
         what: "the webhook is there, and the API server believes its certificate",
         why: "otherwise no pod of a labelled namespace starts",
@@ -62,7 +71,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "lease",
         what: "a replica of control holds the Lease",
-        why: "its holder gives roots to new namespaces and writes Events; nobody else does",
+        why: "its holder gives roots to new namespaces, writes Events, and says in statuses what became of routes and policies; nobody else does",
         stage: Stage::Installed,
         look: lease,
     },
@@ -199,6 +208,16 @@ fn image_version(workload: &Workload) -> Option<String> {
 pub fn tag(image: &str) -> Option<&str> {
     let name = image.split('@').next()?.rsplit('/').next()?;
     name.split_once(':').map(|(_, tag)| tag)
+}
+
+fn policies(facts: &Facts) -> Vec<Breach> {
+    judge("", &facts.definitions, |definitions| {
+        let missing = DEFINITIONS.iter().filter(|name| definitions.iter().all(|one| one.name != **name));
+        let mend = "weft upgrade; of a mesh of Helm's: kubectl apply --server-side -f charts/weft/crds";
+        missing
+            .map(|name| Breach::warning(format!("CustomResourceDefinition {name}"), "it is not there", mend))
+            .collect()
+    })
 }
 
 fn webhook(facts: &Facts) -> Vec<Breach> {

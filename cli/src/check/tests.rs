@@ -148,7 +148,7 @@ fn the_report_names_what_is_wrong_and_what_to_do() {
         "         why it matters: its holder gives roots",
         "         Pod shop/old-09: it was created before",
         "         and 2 more: --output json tells all\n",
-        "2 failed, 0 unknown, 0 with a warning (19 checks, namespace weft-system)\n",
+        "2 failed, 0 unknown, 0 with a warning (20 checks, namespace weft-system)\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }

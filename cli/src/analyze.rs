@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use control_index::{Key, Kind, Problem};
 use control_translate::{Detected, Mesh, problems, unmeshed};
-use explain::table;
 use policy::{Routes, WorkloadName};
 use serde::Serialize;
 
@@ -186,9 +185,8 @@ impl fmt::Display for Report {
                 Level::Error => "error",
                 Level::Warning => "warning",
             };
-            let row = [one.field.as_str(), &one.what].iter().filter(|part| !part.is_empty()).copied();
-            let row = vec![level.to_owned(), row.collect::<Vec<_>>().join(": ")];
-            f.write_str(&table(&[row]).lines().map(|line| format!("  {line}\n")).collect::<String>())?;
+            let field = if one.field.is_empty() { String::new() } else { format!("{}: ", one.field) };
+            writeln!(f, "  {level:<7}  {field}{}", one.what)?;
         }
         let count = |level| self.problems.iter().filter(|one| one.level == level).count();
         let (errors, warnings) = (count(Level::Error), count(Level::Warning));

@@ -48,21 +48,24 @@ impl Mesh<'_> {
     /// Routes and policies are for Services: who dials a Pod's own address gets what is there.
     pub fn outbound(&self, destination: SocketAddr, namespace: &str) -> Outbound {
         match self.index.by_address(destination) {
-            Found::Service(backend) => {
-                let (settings, held) = policies::of_destination(self.index, &backend);
-                Outbound {
-                    protocol: self.dialled(&backend),
-                    routes: self.routes(&backend, namespace),
-                    settings,
-                    backend: held,
-                    target: Target::Service(backend),
-                }
-            }
+            Found::Service(backend) => self.to_service(backend, namespace),
             Found::Workload(pod) => {
                 let protocol = self.accepted(pod, destination.port()).protocol;
                 Outbound::new(Target::Workload(self.endpoint(destination, Some(pod))), protocol)
             }
             Found::None => Outbound::external(),
+        }
+    }
+
+    /// The policy of a Service's port, whether or not the Service has an address yet.
+    pub fn to_service(&self, backend: ServicePort, namespace: &str) -> Outbound {
+        let (settings, held) = policies::of_destination(self.index, &backend);
+        Outbound {
+            protocol: self.dialled(&backend),
+            routes: self.routes(&backend, namespace),
+            settings,
+            backend: held,
+            target: Target::Service(backend),
         }
     }
 

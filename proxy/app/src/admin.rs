@@ -1,4 +1,4 @@
-//! The admin port: metrics, readiness, liveness, configuration, TCP probes, shutdown. HTTP/1.1 on the control thread.
+//! The admin port: metrics, readiness, liveness, configuration, explanations, TCP probes, shutdown. HTTP/1.1 on the control thread.
 //!
 //! It answers from what it is given: nothing here knows how configuration comes or what shutdown does.
 
@@ -18,8 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use explain::Verdict;
+
 use crate::probe::TcpProbe;
 use crate::telemetry::{Format, Telemetry};
+use crate::why::Unanswered;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +53,8 @@ pub struct Admin {
     pub ready: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Behind `/config`.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Behind `/why`, by its query.
+    pub why: Box<dyn Fn(&str) -> Result<Verdict, Unanswered> + Send + Sync>,
     /// Behind `/shutdown`: begins the drain. May be called more than once.
     pub shutdown: Box<dyn Fn() + Send + Sync>,
     /// Behind `/probe/tcp/PORT`.
@@ -65,11 +70,12 @@ impl fmt::Debug for Admin {
 const TCP_PROBE: &str = "/probe/tcp/PORT";
 
 /// The pages: path, method, what it is for.
-const PAGES: [(&str, Method, &str); 6] = [
+const PAGES: [(&str, Method, &str); 7] = [
     ("/metrics", Method::GET, "Prometheus metrics"),
     ("/ready", Method::GET, "200 once traffic can be taken, else 503 and why not"),
     ("/live", Method::GET, "200 while the process runs"),
     ("/config", Method::GET, "what control has told, as JSON"),
+    ("/why", Method::GET, "?to=ADDRESS:PORT&method=GET&path=/&header=NAME:VALUE: what becomes of it, and why"),
     (TCP_PROBE, Method::GET, "200 if the application takes TCP connections on PORT, of --tcp-probe-ports"),
     ("/shutdown", Method::POST, "drain and exit; from this host only"),
 ];
@@ -159,6 +165,7 @@ impl Admin {
                 }
             },
             "/config" => typed(StatusCode::OK, "application/json", format!("{:#}\n", (self.config)())),
+            "/why" => self.why(request.uri().query().unwrap_or_default()),
             "/shutdown" if !peer.to_canonical().is_loopback() => text(
                 StatusCode::FORBIDDEN,
                 "/shutdown is answered to this host only: use its loopback address\n",
@@ -168,6 +175,17 @@ impl Admin {
                 text(StatusCode::OK, "draining\n")
             }
             _ => text(StatusCode::OK, "live\n"),
+        }
+    }
+
+    fn why(&self, query: &str) -> Response<Full<Bytes>> {
+        match (self.why)(query) {
+            Ok(verdict) => {
+                let verdict = serde_json::to_string_pretty(&verdict).expect("a verdict is plain data");
+                typed(StatusCode::OK, "application/json", format!("{verdict}\n"))
+            }
+            Err(Unanswered::Unclear(why)) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+            Err(Unanswered::Unknown(why)) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
         }
     }
 

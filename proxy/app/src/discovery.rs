@@ -153,6 +153,17 @@ impl Discovery {
         self.watch(&self.0.backends, Backend(backend.clone()))
     }
 
+    /// What is known of an original destination now; nothing is asked.
+    pub fn held(&self, target: SocketAddr) -> Option<Arc<Outbound>> {
+        let target = SocketAddr::new(target.ip().to_canonical(), target.port());
+        self.0.destinations.held(&Destination(target))
+    }
+
+    /// The endpoints of a backend as far as they are known now; nothing is asked.
+    pub fn held_endpoints(&self, backend: &ServicePort) -> Option<Vec<Endpoint>> {
+        self.0.backends.held(&Backend(backend.clone())).map(|endpoints| endpoints.to_vec())
+    }
+
     /// The policy for one of the workload's own ports.
     pub fn inbound(&self, port: u16) -> Arc<Watched<Inbound>> {
         self.watch(&self.0.ports, Port(port))

@@ -26,4 +26,5 @@ mod seldom;
 mod streams;
 mod tcp;
 pub mod telemetry;
+mod why;
 pub mod worker;

@@ -13,6 +13,7 @@ use crate::{
         Direction, Gauges, Telemetry,
         access::{self, AccessLog, Writing},
     },
+    why::why,
     worker::{Parts, SWEEP, Worker},
 };
 use anyhow::{Context, Result, anyhow};
@@ -98,6 +99,10 @@ async fn serve(settings: Settings, anchors: Trust) -> Result<()> {
         telemetry,
         ready: Box::new(readiness(&settings.control, &control, &identity, &stopped)),
         config: Box::new(config(&settings, &control, &discovery, &identity)),
+        why: Box::new({
+            let discovery = discovery.clone();
+            move |query| why(&discovery, query)
+        }),
         shutdown: Box::new({
             let stop = Arc::clone(&stop);
             move || {

@@ -32,6 +32,7 @@ fn admin(not_ready: Arc<Mutex<Option<String>>>, shutdowns: Arc<AtomicUsize>) -> 
             None => Readiness::Ready,
         }),
         config: Box::new(|| serde_json::json!({ "outbound": [{ "service": "cart.shop:8080" }] })),
+        why: Box::new(|query| Err(Unanswered::Unclear(format!("what is {query:?}?")))),
         shutdown: Box::new(move || {
             shutdowns.fetch_add(1, Ordering::Relaxed);
         }),
@@ -63,6 +64,7 @@ async fn each_page_answers() {
         ("GET /live?probe=1", "200 OK", "text/plain", "live\n"),
         ("GET /", "200 OK", "text/plain", "GET  /metrics         Prometheus metrics\n"),
         ("GET /config", "200 OK", "application/json", "      \"service\": \"cart.shop:8080\"\n"),
+        ("GET /why?to=x", "400 Bad Request", "text/plain", "what is \"to=x\"?\n"),
         ("GET /metrics", "200 OK", "text/plain; version=0.0.4", "\nweft_control_connected 0\n"),
         ("GET /metricz", "404 Not Found", "text/plain", "there is no /metricz here\n"),
         ("GET /metricz", "404 Not Found", "text/plain", "GET  /config    "),

@@ -58,6 +58,11 @@ impl<Q: Question> Registry<Q> {
         (watched, evicted)
     }
 
+    /// The last answer to `question`, if it is watched. That somebody looks does not count as a use.
+    pub fn held(&self, question: &Q) -> Option<Arc<Q::Answer>> {
+        self.lock().get(question)?.watched.latest()
+    }
+
     /// Drops what nobody holds and nobody has asked for in `WATCH_IDLE`.
     pub fn retire(&self) {
         let now = milliseconds(self.epoch);

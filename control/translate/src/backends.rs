@@ -98,7 +98,7 @@ pub(crate) fn resolve(
     let declared = word.and_then(|word| Protocol::from_app_protocol(word).ok()).unwrap_or_default();
     if !carries(scope.kind, declared) {
         let what = format!(
-            "port {number} of Service {namespace}/{} says appProtocol: {}, which a {} does not lead to",
+            "port {number} of Service {namespace}/{} says appProtocol: {}, to which {}s do not lead",
             backend.name,
             word.unwrap_or_default(),
             scope.kind

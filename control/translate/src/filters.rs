@@ -3,6 +3,7 @@
 use crate::{
     backends::{self, Scope},
     findings::{ConditionReason, Notes},
+    text::{is_hostname, is_origin, is_path, is_path_part, is_token, is_value},
 };
 use control_index::{Kind, manifest};
 use policy::{BackendRef, Cors, Filter, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite, Share};
@@ -48,7 +49,7 @@ pub(crate) fn read(
         if !is_known(scope.kind, filter, level) {
             let what = match level {
                 Level::Rule { .. } => {
-                    format!("{:?} is no filter that a {} can have here", filter.type_(), scope.kind)
+                    format!("{:?} is no filter that {}s can have here", filter.type_(), scope.kind)
                 }
                 Level::Backend => format!("{:?} is no filter that a backend can have here", filter.type_()),
             };
@@ -105,7 +106,7 @@ fn one(scope: Scope<'_>, filter: &manifest::Filter, level: Level, notes: &mut No
         manifest::Filter::UrlRewrite(rewrite) => {
             let mut notes = notes.at("urlRewrite");
             let path = rewrite.path.as_ref().and_then(|path| path_edit(path, level, &mut notes.at("path")));
-            let hostname = rewrite.hostname.as_deref().map(Arc::from);
+            let hostname = hostname(rewrite.hostname.as_deref(), &mut notes);
             read.list.push(Filter::Rewrite(Rewrite { hostname, path }));
         }
         manifest::Filter::RequestMirror(mirror) => {
@@ -124,29 +125,36 @@ fn one(scope: Scope<'_>, filter: &manifest::Filter, level: Level, notes: &mut No
 }
 
 fn headers(edit: &manifest::HeaderFilter, notes: &mut Notes<'_>) -> HeaderEdit {
-    let mut name = |list: &str, at: usize, name: &str| -> Arc<str> {
-        if !is_token(name) {
-            let what = format!("{name:?} is no name of a header field");
-            notes.at(format_args!("{list}[{at}]")).refuse(ConditionReason::UnsupportedValue, what);
-        }
-        name.to_ascii_lowercase().into()
-    };
-    let remove = edit.remove.iter().enumerate().map(|(at, text)| name("remove", at, text)).collect();
     let mut fields = |list: &str, fields: &[manifest::Header]| -> Vec<(Arc<str>, Arc<str>)> {
         let read = |(at, field): (usize, &manifest::Header)| {
-            if !is_value(&field.value) {
-                let what = format!("{:?} is no value of a header field", field.value);
-                notes.at(format_args!("{list}[{at}].value")).refuse(ConditionReason::UnsupportedValue, what);
-            }
-            if !is_token(&field.name) {
-                let what = format!("{:?} is no name of a header field", field.name);
-                notes.at(format_args!("{list}[{at}].name")).refuse(ConditionReason::UnsupportedValue, what);
-            }
-            (field.name.to_ascii_lowercase().into(), field.value.as_str().into())
+            let mut notes = notes.at(format_args!("{list}[{at}]"));
+            let name = field_name(&field.name, &mut notes.at("name"));
+            check(is_value(&field.value), &field.value, "value of a header field", &mut notes.at("value"));
+            (name, field.value.as_str().into())
         };
         fields.iter().enumerate().map(read).collect()
     };
-    HeaderEdit { set: fields("set", &edit.set), add: fields("add", &edit.add), remove }
+    let (set, add) = (fields("set", &edit.set), fields("add", &edit.add));
+    let name = |(at, name): (usize, &String)| field_name(name, &mut notes.at(format_args!("remove[{at}]")));
+    HeaderEdit { set, add, remove: edit.remove.iter().enumerate().map(name).collect() }
+}
+
+/// In lower case.
+fn field_name(name: &str, notes: &mut Notes<'_>) -> Arc<str> {
+    check(is_token(name), name, "name of a header field", notes);
+    name.to_ascii_lowercase().into()
+}
+
+fn check(fits: bool, text: &str, what: &str, notes: &mut Notes<'_>) {
+    if !fits {
+        notes.refuse(ConditionReason::UnsupportedValue, format!("{text:?} is no {what}"));
+    }
+}
+
+fn hostname(name: Option<&str>, notes: &mut Notes<'_>) -> Option<Arc<str>> {
+    let name = name.filter(|name| !name.is_empty())?;
+    check(is_hostname(name), name, "hostname", &mut notes.at("hostname"));
+    Some(name.into())
 }
 
 fn redirect(redirect: &manifest::Redirect, level: Level, notes: &mut Notes<'_>) -> Option<Redirect> {
@@ -164,7 +172,7 @@ fn redirect(redirect: &manifest::Redirect, level: Level, notes: &mut Notes<'_>) 
     }
     Some(Redirect {
         scheme: redirect.scheme.as_deref().map(Arc::from),
-        hostname: redirect.hostname.as_deref().map(Arc::from),
+        hostname: hostname(redirect.hostname.as_deref(), notes),
         port: port?,
         path: redirect.path.as_ref().and_then(|path| path_edit(path, level, &mut notes.at("path"))),
         status,
@@ -173,14 +181,20 @@ fn redirect(redirect: &manifest::Redirect, level: Level, notes: &mut Notes<'_>) 
 
 fn path_edit(path: &manifest::PathModifier, level: Level, notes: &mut Notes<'_>) -> Option<PathEdit> {
     match path.type_.as_str() {
-        "ReplaceFullPath" => Some(PathEdit::Full(path.replace_full_path.as_deref().unwrap_or("/").into())),
+        "ReplaceFullPath" => {
+            let full = path.replace_full_path.as_deref().unwrap_or("/");
+            check(is_path(full), full, "path that begins with a slash", &mut notes.at("replaceFullPath"));
+            Some(PathEdit::Full(full.into()))
+        }
         "ReplacePrefixMatch" => {
             if matches!(level, Level::Rule { prefixes: false, .. }) {
                 let what =
                     "only a PathPrefix can be replaced, and not all matches of the rule are of this type";
                 notes.at("type").reject(what);
             }
-            Some(PathEdit::Prefix(path.replace_prefix_match.as_deref().unwrap_or_default().into()))
+            let prefix = path.replace_prefix_match.as_deref().unwrap_or_default();
+            check(is_path_part(prefix), prefix, "part of a path", &mut notes.at("replacePrefixMatch"));
+            Some(PathEdit::Prefix(prefix.into()))
         }
         other => {
             let what = format!("{other:?} is no type; known are ReplaceFullPath, ReplacePrefixMatch");
@@ -213,30 +227,19 @@ fn share(mirror: &manifest::Mirror) -> Option<Share> {
 }
 
 fn cors(cors: &manifest::Cors, notes: &mut Notes<'_>) -> Cors {
-    let texts = |list: &[String]| list.iter().map(|text| Arc::from(text.as_str())).collect();
-    for (list, names) in [("allowHeaders", &cors.allow_headers), ("exposeHeaders", &cors.expose_headers)] {
-        for (at, name) in names.iter().enumerate().filter(|(_, name)| !is_token(name)) {
-            let what = format!("{name:?} is no name of a header field");
-            notes.at(format_args!("{list}[{at}]")).refuse(ConditionReason::UnsupportedValue, what);
-        }
-    }
+    let mut texts = |field: &str, list: &[String], fits: fn(&str) -> bool, what: &str| -> Vec<Arc<str>> {
+        let read = |(at, text): (usize, &String)| {
+            check(fits(text), text, what, &mut notes.at(format_args!("{field}[{at}]")));
+            text.as_str().into()
+        };
+        list.iter().enumerate().map(read).collect()
+    };
     Cors {
-        allow_origins: texts(&cors.allow_origins),
+        allow_origins: texts("allowOrigins", &cors.allow_origins, is_origin, "origin of a page"),
         allow_credentials: cors.allow_credentials.unwrap_or_default(),
-        allow_methods: texts(&cors.allow_methods),
-        allow_headers: texts(&cors.allow_headers),
-        expose_headers: texts(&cors.expose_headers),
+        allow_methods: texts("allowMethods", &cors.allow_methods, is_token, "method"),
+        allow_headers: texts("allowHeaders", &cors.allow_headers, is_token, "name of a header field"),
+        expose_headers: texts("exposeHeaders", &cors.expose_headers, is_token, "name of a header field"),
         max_age: cors.max_age.and_then(|age| u32::try_from(age).ok()).unwrap_or(CORS_MAX_AGE),
     }
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-}
-
-/// RFC 9110 §5.5: what cannot end a line.
-fn is_value(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }

@@ -79,6 +79,12 @@ impl<'a> Notes<'a> {
 }
 
 impl Finding {
+    pub fn reason(&self) -> ConditionReason {
+        match self.effect {
+            Effect::Rejected(reason) | Effect::Dropped(_, reason) | Effect::Unresolved(reason) => reason,
+        }
+    }
+
     /// What is wrong, and what follows from it.
     pub fn says(&self) -> String {
         let follows = match self.effect {

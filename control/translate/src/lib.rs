@@ -16,6 +16,7 @@ mod routes;
 mod rules;
 mod sessions;
 mod status;
+mod text;
 mod time;
 mod unmeshed;
 mod verdicts;

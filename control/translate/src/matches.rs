@@ -1,6 +1,9 @@
 //! The matches of HTTPRoutes and GRPCRoutes, in the form in which requests are held against them.
 
-use crate::findings::{ConditionReason, Notes};
+use crate::{
+    findings::{ConditionReason, Notes},
+    text::{is_path, is_token},
+};
 use control_index::manifest;
 use policy::{Match, Pattern, TextMatch, ValueMatch, path::normal};
 use std::sync::Arc;
@@ -57,11 +60,9 @@ fn http_path(path: &manifest::PathMatch, notes: &mut Notes<'_>) -> Option<policy
     let value = path.value.as_deref().unwrap_or("/");
     let text = || -> Arc<str> { String::from_utf8_lossy(&normal(value.as_bytes())).into() };
     let kind = path.type_.as_deref().unwrap_or("PathPrefix");
-    if matches!(kind, "Exact" | "PathPrefix") && !value.starts_with('/') {
-        notes.at("value").refuse(
-            ConditionReason::UnsupportedValue,
-            format!("{value:?} does not begin with a slash, as every path does"),
-        );
+    if matches!(kind, "Exact" | "PathPrefix") && !is_path(value) {
+        let what = format!("{value:?} is no path that begins with a slash and has no query");
+        notes.at("value").refuse(ConditionReason::UnsupportedValue, what);
     }
     match kind {
         "Exact" => Some(policy::PathMatch::Exact(text())),
@@ -98,8 +99,9 @@ fn values(
     for (at, one) in values.iter().enumerate() {
         let name = if are_headers { one.name.to_ascii_lowercase() } else { one.name.clone() };
         let mut notes = notes.at(format_args!("{list}[{at}]"));
-        if name.is_empty() {
-            notes.at("name").refuse(ConditionReason::UnsupportedValue, "it is empty");
+        if name.is_empty() || (are_headers && !is_token(&name)) {
+            let what = format!("{name:?} is no name");
+            notes.at("name").refuse(ConditionReason::UnsupportedValue, what);
         }
         if taken.iter().any(|held| *held.name == *name) {
             continue;

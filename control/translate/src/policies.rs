@@ -4,7 +4,7 @@
 //! the Service, Service, Namespace of the Service. Of two at one place the older one wins, then the first by name. What an
 //! HTTPRoute says itself wins over all of them, and XBackendTrafficPolicy over BackendPolicy where both say the same.
 
-use crate::{rules::origin, sessions};
+use crate::{rules::origin, sessions, text::is_token};
 use api::{AccrualMode, BackendPolicySpec, TrafficPolicySpec};
 use control_index::{Index, Key, Kind, Policy, PolicySpec, Port, Service};
 use policy::{
@@ -58,7 +58,7 @@ pub(crate) fn attached<'a>(
     let here = |policy: &&Policy| {
         policy.key.kind == kind
             && !policy.invalid
-            && unknown_reasons(policy).next().is_none()
+            && breaches(policy).is_empty()
             // A Namespace is governed from within.
             && (place.kind != Kind::Namespace || policy.key.namespace == place.name)
             && policy.targets().iter().any(|one| one.object == *place && one.section.as_deref() == section)
@@ -68,14 +68,47 @@ pub(crate) fn attached<'a>(
     found
 }
 
-/// Words of a TrafficPolicy that name no reason, and where they stand.
-pub(crate) fn unknown_reasons(policy: &Policy) -> impl Iterator<Item = (usize, &String)> {
-    let reasons = match &policy.spec {
-        PolicySpec::Traffic(spec) => spec.retry.as_ref().map(|retry| retry.reasons.as_slice()),
-        _ => None,
+/// What makes a policy one that is left out, besides the rules of its schema: fields, and what is wrong with them.
+pub(crate) fn breaches(policy: &Policy) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut session = |session: &Option<api::SessionPersistence>| {
+        if let Some(name) = session.as_ref().and_then(sessions::misnamed) {
+            let what = format!("{name:?} is no name of a cookie or a header field");
+            found.push(("spec.sessionPersistence.sessionName".into(), what));
+        }
     };
-    let all = reasons.unwrap_or_default().iter().enumerate();
-    all.filter(|(_, word)| policy::Reason::of(word).is_none())
+    match &policy.spec {
+        PolicySpec::Traffic(spec) => {
+            for (at, word) in spec.retry.iter().flat_map(|retry| retry.reasons.iter().enumerate()) {
+                if policy::Reason::of(word).is_none() {
+                    let what = format!("{word:?} is no reason; weft explain reason lists them all");
+                    found.push((format!("spec.retry.reasons[{at}]"), what));
+                }
+            }
+            for (at, header) in spec.fault.iter().flat_map(|fault| fault.headers.iter().enumerate()) {
+                if !is_token(&header.name) {
+                    let what = format!("{:?} is no name of a header field", header.name);
+                    found.push((format!("spec.fault.headers[{at}].name"), what));
+                }
+            }
+        }
+        PolicySpec::Backend(spec) => session(&spec.session_persistence),
+        PolicySpec::XBackendTraffic(spec) => {
+            session(&spec.session_persistence);
+            let budget = spec.retry_constraint.as_ref().map(|constraint| constraint.budget());
+            let rate = budget.as_ref().and_then(|budget| budget.min_retry_rate.as_ref());
+            for (field, time) in [
+                ("budget.interval", budget.as_ref().and_then(|budget| budget.interval)),
+                ("minRetryRate.interval", rate.and_then(|rate| rate.interval)),
+            ] {
+                if time.is_some_and(|time| time.0.is_zero()) {
+                    found.push((format!("spec.retryConstraint.{field}"), "it may not be 0s".into()));
+                }
+            }
+        }
+        PolicySpec::BackendTls(_) => {}
+    }
+    found
 }
 
 /// The port of a Service, the Service and its Namespace.

@@ -1,6 +1,6 @@
 //! What is wrong with an object beside others: what was misread in it, and what in it leads nowhere.
 
-use crate::{rules, verdicts};
+use crate::{policies, rules, verdicts};
 use control_index::{Index, Key, Kind, Policy, Port, Problem, Route, Service, State, TargetPort};
 use policy::{Protocol, ServiceName};
 use std::sync::Arc;
@@ -31,12 +31,11 @@ pub fn problems(index: &Index, key: &Key) -> Vec<Problem> {
 /// What is wrong in it, and the parents at which it does not hold. One without parents of ours is none of ours.
 fn of_route(index: &Index, route: &Route) -> Vec<(String, String)> {
     let rules = rules::read(index, route);
-    let mut parents = verdicts::parents(index, route).peekable();
+    let mut parents = verdicts::parents(route).peekable();
     if parents.peek().is_none() {
         return Vec::new();
     }
-    let refusals =
-        parents.filter_map(|(at, parent, _)| verdicts::accepts(index, route, &rules, at, parent).err());
+    let refusals = parents.filter_map(|parent| verdicts::accepts(index, route, &rules, &parent).err());
     // Of what is wrong in the route itself its findings tell.
     let refusals = refusals.filter(|refusal| !refusal.field.is_empty());
     let mut found: Vec<(String, String)> = refusals.map(|refusal| (refusal.field, refusal.what)).collect();
@@ -48,13 +47,15 @@ fn of_policy(index: &Index, policy: &Policy) -> Vec<(String, String)> {
     if policy.key.kind == Kind::BackendTlsPolicy {
         return Vec::new();
     }
+    let breaches = policies::breaches(policy);
+    if !breaches.is_empty() {
+        let left_out = |(field, what)| (field, format!("{what}; the policy is left out"));
+        return breaches.into_iter().map(left_out).collect();
+    }
     let targets = policy.targets();
     let refusals = targets.iter().filter_map(|target| verdicts::governs(index, policy, target).err());
-    let mut found: Vec<(String, String)> =
-        refusals.filter(|one| !one.field.is_empty()).map(|one| (one.field, one.what)).collect();
-    // One that is invalid is so at each of its targets.
-    found.dedup();
-    found
+    // Of what its schema forbids, the index tells.
+    refusals.filter(|one| !one.field.is_empty()).map(|one| (one.field, one.what)).collect()
 }
 
 fn addresses(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {

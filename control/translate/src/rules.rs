@@ -6,12 +6,13 @@ use crate::{
     filters::{self, Level},
     findings::{ConditionReason, Effect, Finding, Notes},
     matches, sessions,
+    text::is_hostname_pattern,
 };
 use control_index::{Index, Key, Route, RouteSpec, manifest};
 use policy::{
     BackendRef, BackendSettings, Match, Origin, RouteRef, Rule, RuleRef, Set, Settings, WeightedBackend,
 };
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 /// What was read of a route.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub(crate) struct Rules {
     /// Those that hold, each with its matches; a rule of a TLSRoute or TCPRoute has none.
     pub list: Vec<(Vec<Match>, Rule)>,
     pub findings: Vec<Finding>,
-    /// Nothing of the route holds, for this reason.
-    pub refused: Option<ConditionReason>,
+    /// Nothing of the route holds, because of this.
+    pub refused: Option<Finding>,
 }
 
 /// Reads a route.
@@ -36,6 +37,7 @@ pub(crate) fn read(index: &Index, route: &Route) -> Rules {
             each(&spec.rules, &source, |source, rule| grpc(scope, source, rule, &mut findings))
         }
         RouteSpec::Tls(spec) => {
+            findings.extend(misnamed(&spec.hostnames));
             each(&spec.rules, &source, |source, rule| bytes(scope, source, rule, &mut findings))
         }
         RouteSpec::Tcp(spec) => {
@@ -43,7 +45,8 @@ pub(crate) fn read(index: &Index, route: &Route) -> Rules {
         }
     };
     let refused = refused(&findings, all.len());
-    let holds = |rule: &Rule| refused.is_none() && dropped(&findings, rule.source.index as usize).is_none();
+    let left_out = left_out(&findings);
+    let holds = |rule: &Rule| refused.is_none() && !left_out.contains(&(rule.source.index as usize));
     let list = all.into_iter().filter(|(_, rule)| holds(rule)).collect();
     Rules { list, findings, refused }
 }
@@ -64,7 +67,7 @@ pub(crate) fn origin(key: &Key) -> Origin {
 }
 
 /// The places of the rules that are left out.
-pub(crate) fn left_out(findings: &[Finding]) -> std::collections::BTreeSet<usize> {
+fn left_out(findings: &[Finding]) -> BTreeSet<usize> {
     let rule = |finding: &Finding| match finding.effect {
         Effect::Dropped(rule, _) => Some(rule),
         _ => None,
@@ -72,21 +75,22 @@ pub(crate) fn left_out(findings: &[Finding]) -> std::collections::BTreeSet<usize
     findings.iter().filter_map(rule).collect()
 }
 
-/// A value that is not known refuses the route; rules that make no sense do when there are no others.
-fn refused(findings: &[Finding], rules: usize) -> Option<ConditionReason> {
-    let rejected = findings.iter().find_map(|finding| match finding.effect {
-        Effect::Rejected(reason) => Some(reason),
-        _ => None,
-    });
-    let first = || (0..rules).find_map(|at| dropped(findings, at));
-    rejected.or_else(|| first().filter(|_| left_out(findings).len() == rules))
+/// Hostnames that are none.
+fn misnamed(hostnames: &[String]) -> impl Iterator<Item = Finding> {
+    let misnamed =
+        hostnames.iter().enumerate().filter(|(_, name)| !is_hostname_pattern(&name.to_ascii_lowercase()));
+    misnamed.map(|(at, name)| Finding {
+        field: format!("spec.hostnames[{at}]"),
+        what: format!("{name:?} is no hostname, nor *. before one"),
+        effect: Effect::Rejected(ConditionReason::UnsupportedValue),
+    })
 }
 
-fn dropped(findings: &[Finding], at: usize) -> Option<ConditionReason> {
-    findings.iter().find_map(|finding| match finding.effect {
-        Effect::Dropped(rule, reason) if rule == at => Some(reason),
-        _ => None,
-    })
+/// A value that is not known refuses the route; rules that make no sense do when there are no others.
+fn refused(findings: &[Finding], rules: usize) -> Option<Finding> {
+    let rejected = findings.iter().find(|finding| matches!(finding.effect, Effect::Rejected(_)));
+    let dropped = || findings.iter().find(|finding| matches!(finding.effect, Effect::Dropped(..)));
+    rejected.or_else(|| dropped().filter(|_| left_out(findings).len() == rules)).cloned()
 }
 
 /// The schema's default, which nobody sets in a directory.
@@ -127,7 +131,7 @@ fn http(
     }
     let mut backends = backends::weighted(scope, &rule.backend_refs, &mut notes);
     if let Some(session) = &rule.session_persistence {
-        keep_sessions(session, &source, &by, &mut backends);
+        keep_sessions(session, &source, &by, &mut backends, &mut notes);
     }
     (matches, assemble(source, filters, backends, settings))
 }
@@ -145,7 +149,7 @@ fn grpc(
     let filters = filters::read(scope, &rule.filters, level, &mut notes);
     let mut backends = backends::weighted(scope, &rule.backend_refs, &mut notes);
     if let Some(session) = &rule.session_persistence {
-        keep_sessions(session, &source, &by, &mut backends);
+        keep_sessions(session, &source, &by, &mut backends, &mut notes);
     }
     (matches, assemble(source, filters, backends, Settings::default()))
 }
@@ -205,9 +209,11 @@ fn set_retry(retry: &manifest::HttpRetry, by: &Origin, settings: &mut Settings, 
     if let Some(Err(_)) = attempts {
         notes.at("attempts").refuse(ConditionReason::UnsupportedValue, "it is no number of attempts");
     }
+    // Who asks for it at all asks for one more attempt.
+    let attempts = attempts.and_then(Result::ok).or_else(|| retry.codes.is_empty().then_some(1));
     let settings = &mut settings.retry;
     settings.http_codes = (!retry.codes.is_empty()).then(|| Set::new(retry.codes.clone(), by));
-    settings.attempts = attempts.and_then(Result::ok).map(|attempts| Set::new(attempts, by));
+    settings.attempts = attempts.map(|attempts| Set::new(attempts, by));
     settings.backoff_base = retry.backoff.map(|time| Set::new(time.0, by));
 }
 
@@ -217,7 +223,12 @@ fn keep_sessions(
     source: &RuleRef,
     by: &Origin,
     backends: &mut [WeightedBackend],
+    notes: &mut Notes<'_>,
 ) {
+    if let Some(name) = sessions::misnamed(session) {
+        let what = format!("{name:?} is no name of a cookie or a header field");
+        notes.at("sessionPersistence.sessionName").refuse(ConditionReason::UnsupportedValue, what);
+    }
     let session = sessions::read(session, source);
     for backend in backends {
         backend.settings.session = Some(Set::new(session.clone(), by));

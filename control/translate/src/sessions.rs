@@ -1,5 +1,6 @@
 //! Session persistence, as routes and policies ask for it (GEP-1619).
 
+use crate::text::is_token;
 use policy::settings::{SessionKind, SessionPersistence};
 use std::fmt;
 
@@ -21,6 +22,11 @@ pub(crate) fn read(session: &api::SessionPersistence, of: &impl fmt::Display) ->
         absolute_timeout: session.absolute_timeout.map(|time| time.0),
         idle_timeout: session.idle_timeout.map(|time| time.0),
     }
+}
+
+/// The name that a session has been given, if it can be neither a cookie's nor a field's.
+pub(crate) fn misnamed(session: &api::SessionPersistence) -> Option<&str> {
+    session.session_name.as_deref().filter(|name| !is_token(name))
 }
 
 /// The same for the same text, in each run of control: FNV-1a, 32 bits.

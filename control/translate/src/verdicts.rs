@@ -7,10 +7,14 @@ use crate::{
     conflicts,
     findings::{ConditionReason, Effect, Finding},
     policies,
-    routes::{group, means},
-    rules::{self, Rules, left_out},
+    routes::{group, means, names},
+    rules::{self, Rules},
 };
-use control_index::{Index, Key, Kind, Policy, Route, Service, Target, manifest::ParentRef};
+use control_index::{Index, Key, Kind, Policy, Port, Route, Service, Target, manifest::ParentRef};
+use policy::ServiceName;
+
+/// Findings that the message of a condition lists.
+const SHOWN: usize = 8;
 
 /// Why something does not hold where it says that it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +32,7 @@ pub fn status(index: &Index, key: &Key) -> Option<Status> {
     if key.kind.is_route() {
         let route = index.route(key)?;
         let rules = rules::read(index, route);
-        let entries = parents(index, route)
-            .map(|(at, parent, _)| at_parent(index, route, &rules, at, parent))
-            .collect();
+        let entries = parents(route).map(|parent| at_parent(index, route, &rules, &parent)).collect();
         return Some(Status { entries });
     }
     let policy = index.policy(key).filter(|_| key.kind != Kind::BackendTlsPolicy)?;
@@ -38,14 +40,19 @@ pub fn status(index: &Index, key: &Key) -> Option<Status> {
     Some(Status { entries })
 }
 
-/// The parents of a route that are Services, whether they are there or not, and their places.
-pub(crate) fn parents<'a>(
-    index: &'a Index,
-    route: &'a Route,
-) -> impl Iterator<Item = (usize, &'a ParentRef, Option<&'a Service>)> {
-    route.parent_refs().iter().enumerate().filter_map(move |(at, parent)| {
-        let name = route.parent_service(parent)?;
-        Some((at, parent, index.service(&name)))
+/// A parent of a route that is a Service, whether it is there or not.
+pub(crate) struct Parent<'a> {
+    /// Where it stands in `spec.parentRefs`.
+    at: usize,
+    written: &'a ParentRef,
+    name: ServiceName,
+}
+
+/// The parents of a route that are Services.
+pub(crate) fn parents(route: &Route) -> impl Iterator<Item = Parent<'_>> {
+    route.parent_refs().iter().enumerate().filter_map(|(at, written)| {
+        let name = route.parent_service(written)?;
+        Some(Parent { at, written, name })
     })
 }
 
@@ -54,69 +61,85 @@ pub(crate) fn accepts(
     index: &Index,
     route: &Route,
     rules: &Rules,
-    at: usize,
-    parent: &ParentRef,
+    parent: &Parent<'_>,
 ) -> Result<String, Refusal> {
-    let refuse = |reason, field: &str, what| {
-        Err(Refusal { reason, field: format!("spec.parentRefs[{at}]{field}"), what })
-    };
-    let name = route.parent_service(parent).unwrap_or_else(|| policy::ServiceName::new("", ""));
-    let Some(service) = index.service(&name) else {
-        let what = format!("there is no Service {}/{}", name.namespace, name.name);
-        return refuse(ConditionReason::NoMatchingParent, ".name", what);
-    };
-    let ports: Vec<_> = service.ports.iter().filter(|port| means(parent, port)).collect();
-    if ports.is_empty() {
-        let (field, wanted) = match (parent.port, &parent.section_name) {
-            (Some(port), _) => (".port", format!("TCP port {port}")),
-            (None, Some(section)) => (".sectionName", format!("TCP port named {section:?}")),
-            (None, None) => (".name", "TCP port".into()),
-        };
-        let what = format!(
-            "Service {}/{} has no {wanted}; its ports are {}",
-            name.namespace,
-            name.name,
-            backends::ports(service)
-        );
-        return refuse(ConditionReason::NoMatchingParent, field, what);
+    let (service, ports) = dialled(index, parent)?;
+    if let Some(finding) = &rules.refused {
+        return Err(Refusal { reason: finding.reason(), field: String::new(), what: finding.to_string() });
     }
-    if service.addresses.is_empty() {
-        let what = format!(
-            "Service {}/{} has no cluster IP: who dials it dials its Pods, for which no routes hold",
-            name.namespace, name.name
-        );
-        return refuse(ConditionReason::NoMatchingParent, ".name", what);
-    }
-    if let Some(reason) = rules.refused {
-        let why = rules.findings.iter().find(|finding| !matches!(finding.effect, Effect::Unresolved(_)));
-        let what = why.map(ToString::to_string).unwrap_or_default();
-        return Err(Refusal { reason, field: String::new(), what });
-    }
-    let carried: Vec<_> =
+    let name = &parent.name;
+    let carried: Vec<&Port> =
         ports.into_iter().filter(|port| carries(route.key.kind, declared(index, service, port))).collect();
     if carried.is_empty() {
         let what = format!(
             "Service {}/{} says of the port that it speaks something else (appProtocol, or weft.mesh/opaque-ports); \
-             a {} never sees its traffic",
+             {}s never see its traffic",
             name.namespace, name.name, route.key.kind
         );
-        return refuse(ConditionReason::UnsupportedProtocol, "", what);
+        return parent.refuse(ConditionReason::UnsupportedProtocol, "", what);
     }
     let mut winner = None;
+    let mut held = Vec::new();
     for port in &carried {
+        if is_unrivalled(index, route, service, port) {
+            held.push(port.number.to_string());
+            continue;
+        }
         let group = group(index, service, port, &route.key.namespace);
-        if group.iter().any(|one| one.route.key == route.key) {
-            return Ok(whom(route, &name));
+        match group.iter().any(|one| one.route.key == route.key) {
+            true => held.push(port.number.to_string()),
+            false => winner = winner.or(group.first().map(|one| one.route.key.to_string())),
         }
-        winner = winner.or(group.first().map(|one| one.route.key.clone()));
     }
-    let what = match winner {
-        Some(winner) => {
-            format!("{winner} holds for the same port, and goes before it; take one of them away")
-        }
-        None => "another route holds for the same port".into(),
+    if !held.is_empty() {
+        return Ok(whom(route, name, &held.join(", ")));
+    }
+    let winner = winner.unwrap_or_else(|| "another route".into());
+    let what = format!("{winner} holds for the same port, and goes before it; take one of them away");
+    parent.refuse(ConditionReason::Conflicted, "", what)
+}
+
+/// The Service and the ports that a parent means.
+fn dialled<'a>(index: &'a Index, parent: &Parent<'_>) -> Result<(&'a Service, Vec<&'a Port>), Refusal> {
+    let ServiceName { namespace, name } = &parent.name;
+    let Some(service) = index.service(&parent.name) else {
+        let what = format!("there is no Service {namespace}/{name}");
+        return parent.refuse(ConditionReason::NoMatchingParent, ".name", what);
     };
-    refuse(ConditionReason::Conflicted, "", what)
+    let ports: Vec<&Port> = service.ports.iter().filter(|port| means(parent.written, port)).collect();
+    if ports.is_empty() {
+        let (field, wanted) = match (parent.written.port, &parent.written.section_name) {
+            (Some(port), _) => (".port", format!("TCP port {port}")),
+            (None, Some(section)) => (".sectionName", format!("TCP port named {section:?}")),
+            (None, None) => (".name", "TCP port".into()),
+        };
+        let what =
+            format!("Service {namespace}/{name} has no {wanted}; its ports are {}", backends::ports(service));
+        return parent.refuse(ConditionReason::NoMatchingParent, field, what);
+    }
+    if service.addresses.is_empty() {
+        let what = format!(
+            "Service {namespace}/{name} has no cluster IP: who dials it dials its Pods, for which no routes hold"
+        );
+        return parent.refuse(ConditionReason::NoMatchingParent, ".name", what);
+    }
+    Ok((service, ports))
+}
+
+impl Parent<'_> {
+    fn refuse<T>(&self, reason: ConditionReason, field: &str, what: String) -> Result<T, Refusal> {
+        Err(Refusal { reason, field: format!("spec.parentRefs[{}]{field}", self.at), what })
+    }
+}
+
+/// Nothing is attached to the port that could go before it: others need not be read.
+fn is_unrivalled(index: &Index, route: &Route, service: &Service, port: &Port) -> bool {
+    let mut others = index.routes_of(&service.name).filter(|other| {
+        other.key.namespace == route.key.namespace
+            && other.key != route.key
+            && (other.key.kind < route.key.kind || route.key.kind == Kind::TcpRoute)
+    });
+    !others.any(|other| other.parent_refs().iter().any(|parent| names(other, parent, service, port)))
 }
 
 /// Whether a policy holds at a target.
@@ -127,10 +150,8 @@ pub(crate) fn governs(index: &Index, policy: &Policy, target: &Target) -> Result
         let what = what.collect::<Vec<_>>().join("; ");
         return Err(Refusal { reason: ConditionReason::Invalid, field: String::new(), what });
     }
-    if let Some((at, word)) = policies::unknown_reasons(policy).next() {
-        let what =
-            format!("{word:?} is no reason; weft explain reason lists them all; the policy is left out");
-        let field = format!("spec.retry.reasons[{at}]");
+    if let Some((field, what)) = policies::breaches(policy).into_iter().next() {
+        let what = format!("{what}; the policy is left out");
         return Err(Refusal { reason: ConditionReason::Invalid, field, what });
     }
     let field = format!("spec.targetRefs[{}]", target.at);
@@ -155,7 +176,7 @@ fn missing(index: &Index, policy: &Policy, target: &Target) -> Option<(&'static 
             return Some(("name", format!("a policy governs the Namespace that it is in, which is {own}")));
         }
         Kind::Service => {
-            let Some(service) = index.service(&policy::ServiceName::new(&key.namespace, &key.name)) else {
+            let Some(service) = index.service(&ServiceName::new(&key.namespace, &key.name)) else {
                 return not_there();
             };
             ("TCP port", service.ports.iter().map(|port| port.name.as_str()).collect())
@@ -175,40 +196,30 @@ fn missing(index: &Index, policy: &Policy, target: &Target) -> Option<(&'static 
     Some(("sectionName", format!("{key} has no {what} named {section:?}; {known}")))
 }
 
-fn at_parent(index: &Index, route: &Route, rules: &Rules, at: usize, parent: &ParentRef) -> Entry {
-    let accepted = accepts(index, route, rules, at, parent);
+fn at_parent(index: &Index, route: &Route, rules: &Rules, parent: &Parent<'_>) -> Entry {
+    let accepted = accepts(index, route, rules, parent);
     let mut conditions = vec![condition("Accepted", accepted.clone(), ConditionReason::Accepted)];
-    let unresolved: Vec<&Finding> =
-        rules.findings.iter().filter(|finding| matches!(finding.effect, Effect::Unresolved(_))).collect();
-    let resolved = match unresolved.first().map(|first| first.effect) {
-        Some(Effect::Unresolved(reason)) => {
-            Err(Refusal { reason, field: String::new(), what: listed(&unresolved) })
+    let unresolved = those(rules, |effect| matches!(effect, Effect::Unresolved(_)));
+    let resolved = match unresolved.first() {
+        Some(first) => {
+            Err(Refusal { reason: first.reason(), field: String::new(), what: listed(&unresolved) })
         }
-        _ => Ok("all references lead to something".into()),
+        None => Ok("all references lead to something".into()),
     };
     conditions.push(condition("ResolvedRefs", resolved, ConditionReason::ResolvedRefs));
-    let left_out = left_out(&rules.findings);
-    if accepted.is_ok() && !left_out.is_empty() {
-        conditions.push(partially_invalid(rules));
+    let dropped = those(rules, |effect| matches!(effect, Effect::Dropped(..)));
+    if let (true, Some(first)) = (accepted.is_ok(), dropped.first()) {
+        // The message begins as Gateway API asks (RouteConditionPartiallyInvalid).
+        let message = format!("Dropped Rule: {}", listed(&dropped));
+        conditions.push(Condition::new("PartiallyInvalid", true, first.reason().as_str(), message));
     }
     conditions.extend(affected(index, route, Kind::TrafficPolicy, "weft.mesh/TrafficPolicyAffected"));
     conditions.extend(affected(index, route, Kind::BackendPolicy, "weft.mesh/BackendPolicyAffected"));
-    Entry { about: parent.clone(), conditions }
+    Entry { about: parent.written.clone(), conditions }
 }
 
-/// The message begins as Gateway API asks (RouteConditionPartiallyInvalid).
-fn partially_invalid(rules: &Rules) -> Condition {
-    let dropped: Vec<(usize, ConditionReason, &Finding)> = rules
-        .findings
-        .iter()
-        .filter_map(|finding| match finding.effect {
-            Effect::Dropped(rule, reason) => Some((rule, reason, finding)),
-            _ => None,
-        })
-        .collect();
-    let reason = dropped.first().map_or(ConditionReason::UnsupportedValue, |(_, reason, _)| *reason);
-    let findings: Vec<&Finding> = dropped.iter().map(|(_, _, finding)| *finding).collect();
-    Condition::new("PartiallyInvalid", true, reason.as_str(), format!("Dropped Rule: {}", listed(&findings)))
+fn those(rules: &Rules, effect: impl Fn(Effect) -> bool) -> Vec<&Finding> {
+    rules.findings.iter().filter(|finding| effect(finding.effect)).collect()
 }
 
 /// Policies say something about the route (GEP-713).
@@ -249,14 +260,17 @@ fn condition(type_: &'static str, verdict: Result<String, Refusal>, good: Condit
     }
 }
 
+/// As many as are read: problems list them all.
 fn listed(findings: &[&Finding]) -> String {
-    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let shown = findings.iter().take(SHOWN).map(ToString::to_string);
+    let more = (findings.len() > SHOWN).then(|| format!("and {} more", findings.len() - SHOWN));
+    shown.chain(more).collect::<Vec<_>>().join("; ")
 }
 
-fn whom(route: &Route, service: &policy::ServiceName) -> String {
+fn whom(route: &Route, service: &ServiceName, ports: &str) -> String {
     match route.key.namespace == service.namespace {
-        true => format!("it holds for all who dial {service}"),
-        false => format!("it holds for those in {} who dial {service}", route.key.namespace),
+        true => format!("it holds for all who dial {service}:{ports}"),
+        false => format!("it holds for those in {} who dial {service}:{ports}", route.key.namespace),
     }
 }
 

@@ -3,7 +3,7 @@
 use control_index::manifest::ParentRef;
 use control_translate::{Condition, Entry};
 use policy::{
-    BackendSettings, Endpoint, Match, Outbound, Routes, Rule, RuleTable, Set, Settings, Target,
+    BackendSettings, Endpoint, Outbound, Routes, Rule, RuleTable, Set, Settings, Target,
     settings::{Abort, SessionKind},
 };
 use std::fmt::{Debug, Display};
@@ -21,10 +21,10 @@ pub fn outbound(policy: &Outbound) -> Vec<String> {
     match &policy.routes {
         Routes::None => {}
         Routes::Http(rules) => table("HTTP", rules, &mut lines),
-        Routes::Grpc(rules) => table("gRPC", rules, &mut lines),
+        Routes::Grpc(rules) => table("calls", rules, &mut lines),
         Routes::Tls(rules) => {
             for one in rules {
-                lines.push(format!("TLS to {} -> {}", one.hostnames.join(", "), one.rule.source));
+                lines.push(format!("TLS [{}] -> {}", one.hostnames.join(", "), one.rule.source));
                 lines.extend(rule(&one.rule));
             }
         }
@@ -57,13 +57,9 @@ pub fn status(entry: &Entry) -> Vec<String> {
 
 fn table(protocol: &str, rules: &RuleTable, lines: &mut Vec<String>) {
     for (one, at) in rules.matches() {
-        lines.push(format!("{protocol} {} -> {}", words(one), rules.rules()[*at].source));
+        lines.push(format!("{protocol} {one} -> {}", rules.rules()[*at].source));
     }
     lines.extend(rules.rules().iter().flat_map(rule));
-}
-
-fn words(one: &Match) -> String {
-    one.to_string()
 }
 
 fn rule(rule: &Rule) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! Nothing is dropped in silence: each field of the pairs' inputs, and of inputs at random, is carried or reported. That a
 //! field is carried is not believed because it was read: another value in it must make a difference.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::{fs, path::Path};
 
 use import::{Finding, Imported, Source};

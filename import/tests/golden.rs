@@ -1,6 +1,12 @@
 //! What Istio's objects become, as pairs of files: `x.in.yaml` → `x.out.yaml` and `x.report.txt`. UPDATE=1 writes them.
 //! Each outcome is also read as what it says to be: our policies by their own types, fields that nobody knows refused.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail; UPDATE is read from the environment, and only by the test"
+)]
+
 use std::{collections::BTreeSet, env, fs, path::Path};
 
 use api::Validate;

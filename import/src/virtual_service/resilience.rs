@@ -34,8 +34,8 @@ const DEFAULT_ATTEMPTS: u64 = 2;
 const SERVER_ERRORS: [u16; 11] = [500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511];
 
 pub(crate) fn read(rule: &Node) -> Resilience {
-    let mut found = Resilience::default();
-    found.request = rule.field("timeout").and_then(duration::carry);
+    let request = rule.field("timeout").and_then(duration::carry);
+    let mut found = Resilience { request, ..Resilience::default() };
     if let Some(retries) = rule.field("retries") {
         found.read_retries(retries, rule);
     }

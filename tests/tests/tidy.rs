@@ -46,7 +46,7 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     ("admin", &[]),
     ("injector", &["policy", "init", "admin"]),
-    ("import", &["api", "policy"]),
+    ("import", &["policy"]),
     (
         "cli",
         &[

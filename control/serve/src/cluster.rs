@@ -4,6 +4,7 @@
 pub mod duties;
 mod events;
 mod judgement;
+mod meshes;
 pub mod secret;
 mod statuses;
 mod trust_roots;

@@ -38,6 +38,8 @@ pub enum Source {
     Events,
     /// The statuses of routes and policies.
     Statuses,
+    /// The statuses of XMeshes.
+    Meshes,
     Object(Key),
 }
 

@@ -1,7 +1,7 @@
 //! What one replica does for all: it holds the Lease, and writes the ConfigMaps of the roots, Events, and the statuses of
 //! routes and policies as long as it does.
 
-use super::{Backoff, Cluster, events, statuses, trust_roots};
+use super::{Backoff, Cluster, events, meshes, statuses, trust_roots};
 use crate::{
     Control,
     problems::{Problem, Source},
@@ -82,6 +82,7 @@ async fn duties(control: &Arc<Control>, cluster: &Arc<Cluster>) {
     tokio::join!(
         trust_roots::keep(control, cluster),
         events::keep(control, cluster),
-        statuses::keep(control, cluster)
+        statuses::keep(control, cluster),
+        meshes::keep(control, cluster)
     );
 }

@@ -9,7 +9,7 @@ use crate::{
     world::Unsaid,
 };
 use control_index::{Key, Kind, manifest::ParentRef};
-use control_translate::{Condition, Entry};
+use control_translate::Entry;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::{
@@ -186,23 +186,25 @@ fn merged(kind: Kind, held: &[Value], unsaid: &Unsaid, now: &str) -> Vec<Value> 
 }
 
 fn conditions(entry: &Entry, before: Option<&Value>, generation: i64, now: &str) -> Vec<Value> {
-    let held = before.and_then(|before| before["conditions"].as_array()).map(Vec::as_slice);
-    let since = |condition: &Condition| {
-        let mut same = held.unwrap_or_default().iter().filter(|one| one["type"] == condition.type_);
-        let same = same.next().filter(|one| one["status"] == condition.word());
-        same.and_then(|one| one["lastTransitionTime"].as_str()).unwrap_or(now).to_owned()
-    };
+    let held =
+        before.and_then(|before| before["conditions"].as_array()).map(Vec::as_slice).unwrap_or_default();
     let written = entry.conditions.iter().map(|condition| {
         json!({
             "type": condition.type_,
             "status": condition.word(),
             "observedGeneration": generation,
-            "lastTransitionTime": since(condition),
+            "lastTransitionTime": since(held, condition.type_, condition.word(), now),
             "reason": condition.reason,
             "message": condition.message,
         })
     });
     written.collect()
+}
+
+/// Since when a condition has its status, by the conditions that an object holds.
+pub(super) fn since(held: &[Value], type_: &str, status: &str, now: &str) -> String {
+    let same = held.iter().find(|one| one["type"] == type_ && one["status"] == status);
+    same.and_then(|one| one["lastTransitionTime"].as_str()).unwrap_or(now).to_owned()
 }
 
 /// A reference as an object writes it: nothing where nothing was said.

@@ -9,6 +9,7 @@
 //! | xbackendtrafficpolicies.gateway.networking.x-k8s.io | cluster | list, watch | this source |
 //! | trafficpolicies, backendpolicies of policy.weft.mesh | cluster | list, watch | this source |
 //! | the /status of all of these but referencegrants and backendtlspolicies | cluster | get, patch | what became of them |
+//! | xmeshes.gateway.networking.x-k8s.io, and their /status | cluster | list; patch | the features of the mesh |
 //! | tokenreviews.authentication.k8s.io | cluster | create | who a proxy is |
 //! | configmaps `weft-trust-roots` | cluster | create, patch | the roots, where proxies are |
 //! | events.events.k8s.io | cluster | create | Pods without a proxy |

@@ -2,7 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
-use control_translate::Status;
+use control_translate::{Condition, Status};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use kube::client::Body;

@@ -6,13 +6,14 @@ use crate::{
     status::PolicyStatus,
     target::{self, TargetRef},
 };
-use kube::{CustomResource, KubeSchema};
+use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How much a backend is asked to bear: limits, circuit breaking, session persistence, a budget of retries.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
+    crates(kube_core = "::kube_core"),
     group = "policy.weft.mesh",
     version = "v1alpha1",
     kind = "BackendPolicy",
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("has(self.limits) || has(self.failureAccrual) || has(self.sessionPersistence) || has(self.retryBudget)").message("the policy sets nothing: add limits, failureAccrual, sessionPersistence or retryBudget")
 )]
 pub struct BackendPolicySpec {
@@ -59,7 +61,7 @@ pub struct BackendPolicySpec {
 }
 
 /// How much one proxy asks of the backend at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Connections of TCP to the backend. Default: no limit.
@@ -80,6 +82,7 @@ pub struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("!has(self.minPenalty) || !has(self.maxPenalty) || duration(self.minPenalty) <= duration(self.maxPenalty)").message("minPenalty may not be longer than maxPenalty").field_path(".minPenalty")
 )]
 pub struct FailureAccrual {
@@ -115,6 +118,7 @@ pub enum AccrualMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("!has(self.cookieConfig) || !has(self.type) || self.type == 'Cookie'").message("cookieConfig goes with type Cookie only").field_path(".cookieConfig"),
     validation = Rule::new("!has(self.cookieConfig) || !has(self.cookieConfig.lifetimeType) || self.cookieConfig.lifetimeType != 'Permanent' || has(self.absoluteTimeout)").message("a Permanent cookie needs absoluteTimeout").field_path(".absoluteTimeout")
 )]
@@ -145,7 +149,7 @@ pub enum SessionType {
 }
 
 /// What the cookie is like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CookieConfig {
     /// Session: the cookie goes with the browser's session; Permanent: it lives for absoluteTimeout. Default Session.
@@ -163,6 +167,7 @@ pub enum LifetimeType {
 /// How much of the load may be retries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
 pub struct RetryBudget {
     /// Retries in percent of the requests of the interval. Default 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +184,7 @@ pub struct RetryBudget {
 /// Retries that are allowed however few requests there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
 pub struct MinRetryRate {
     /// How many. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]

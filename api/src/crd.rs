@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions, as they are checked in and applied.
 
 use crate::{BackendPolicy, TrafficPolicy};
-use kube::CustomResourceExt;
+use kube_core::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 /// All of them, by name.

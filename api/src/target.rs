@@ -1,7 +1,7 @@
 //! What a policy is attached to.
 
 use crate::Breach;
-use kube::KubeSchema;
+use kube_derive::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -13,6 +13,7 @@ pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("self.kind in ['Service', 'Namespace'] ? self.group == '' : self.group == 'gateway.networking.k8s.io'").message("group must be \"\" for a Service or Namespace, gateway.networking.k8s.io for a route").field_path(".group"),
     validation = Rule::new("!has(self.sectionName) || self.kind != 'Namespace'").message("a Namespace has no sections").field_path(".sectionName")
 )]

@@ -7,12 +7,14 @@ use crate::{
     status::PolicyStatus,
     target::{self, TargetRef},
 };
-use kube::{CustomResource, KubeSchema};
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What happens to requests on their way: timeouts, retries, hedging, injected faults, direct responses.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
+    crates(kube_core = "::kube_core"),
     group = "policy.weft.mesh",
     version = "v1alpha1",
     kind = "TrafficPolicy",
@@ -38,6 +40,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("has(self.timeouts) || has(self.retry) || has(self.hedge) || has(self.fault) || has(self.directResponse)").message("the policy sets nothing: add timeouts, retry, hedge, fault or directResponse"),
     validation = Rule::new("!has(self.directResponse) || !(has(self.retry) || has(self.hedge))").message("a direct response is never retried or hedged: leave out retry and hedge").field_path(".directResponse")
 )]
@@ -67,6 +70,7 @@ pub struct TrafficPolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("!(has(self.request) && has(self.backendRequest) && duration(self.request) != duration('0s') && (duration(self.backendRequest) > duration(self.request) || duration(self.backendRequest) == duration('0s')))").message("backendRequest may not be longer than request").field_path(".backendRequest")
 )]
 pub struct Timeouts {
@@ -98,6 +102,7 @@ pub struct Timeouts {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("!has(self.backoff) || !has(self.backoff.base) || !has(self.backoff.max) || duration(self.backoff.base) <= duration(self.backoff.max)").message("base may not be longer than max").field_path(".backoff")
 )]
 pub struct Retry {
@@ -132,7 +137,7 @@ pub struct Retry {
 }
 
 /// The pause before another attempt: twice as long each time, and a random part of it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Backoff {
     /// The first pause. Default 25ms.
@@ -146,6 +151,7 @@ pub struct Backoff {
 /// Sends a slow request a second time to another endpoint and takes the first answer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
 pub struct Hedge {
     /// How long the first attempt may be silent before the next one goes out.
     #[x_kube(validation = Rule::new("duration(self) > duration('0s')").message("the delay may not be 0s: every request would be sent twice"))]
@@ -160,6 +166,7 @@ pub struct Hedge {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("has(self.delay) || has(self.abort)").message("the fault does nothing: add delay or abort")
 )]
 pub struct Fault {
@@ -176,7 +183,7 @@ pub struct Fault {
 }
 
 /// A field of a request and the value that it must have.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderValue {
     /// Name of the field; case does not matter.
@@ -188,7 +195,7 @@ pub struct HeaderValue {
 }
 
 /// Holds a share of the requests for a time.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delay {
     /// How long.
@@ -202,6 +209,7 @@ pub struct Delay {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    crates(kube_core = "::kube_core"),
     validation = Rule::new("has(self.httpStatus) != has(self.grpcStatus)").message("set either httpStatus or grpcStatus")
 )]
 pub struct Abort {
@@ -218,7 +226,7 @@ pub struct Abort {
 }
 
 /// Answers requests without sending them to anybody.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectResponse {
     /// The answer's status, 200 to 599.

@@ -75,7 +75,11 @@ const PAGES: [(&str, Method, &str); 7] = [
     ("/ready", Method::GET, "200 once traffic can be taken, else 503 and why not"),
     ("/live", Method::GET, "200 while the process runs"),
     ("/config", Method::GET, "what control has told, as JSON"),
-    ("/why", Method::GET, "?to=ADDRESS:PORT&method=GET&path=/&header=NAME:VALUE: what becomes of it, and why"),
+    (
+        "/why",
+        Method::GET,
+        "?to=ADDRESS:PORT&method=GET&path=/&header=NAME:VALUE: what becomes of it, and why",
+    ),
     (TCP_PROBE, Method::GET, "200 if the application takes TCP connections on PORT, of --tcp-probe-ports"),
     ("/shutdown", Method::POST, "drain and exit; from this host only"),
 ];

@@ -39,7 +39,10 @@ pub(crate) fn weighted(
             Ok(service) => BackendRef::Service(service),
             Err(why) => BackendRef::Unresolved(why.into()),
         };
-        let filters = filters::read(scope, &one.filters, Level::Backend, &mut notes);
+        // A TLSRoute and a TCPRoute have none: what stands there is none of their schema.
+        let written =
+            if matches!(scope.kind, Kind::HttpRoute | Kind::GrpcRoute) { &*one.filters } else { &[] };
+        let filters = filters::read(scope, written, Level::Backend, &mut notes);
         if let Some(why) = filters.broken {
             backend = BackendRef::Unresolved(why.into());
         }

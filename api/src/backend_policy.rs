@@ -64,11 +64,11 @@ pub struct BackendPolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Connections of TCP to the backend. Default: no limit.
+    /// Connections of TCP, and requests that became tunnels. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Option<u32>,
-    /// Requests that wait for an endpoint or for a connection. Default: no limit.
+    /// Requests that wait for a connection. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_pending_requests: Option<u32>,
@@ -104,7 +104,8 @@ pub struct FailureAccrual {
     pub jitter_ratio: Option<Percent>,
     /// How many percent of the endpoints may be barred at once. Default 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_ejection_percent: Option<Percent>,
+    #[schemars(range(min = 0, max = 100))]
+    pub max_ejection_percent: Option<u8>,
 }
 
 /// How failures are counted.
@@ -171,7 +172,8 @@ pub enum LifetimeType {
 pub struct RetryBudget {
     /// Retries in percent of the requests of the interval. Default 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<Percent>,
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<u8>,
     /// Over which time requests are counted, 1s to 1h. Default 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message("must be 1s to 1h"))]
@@ -244,6 +246,8 @@ impl Limits {
 impl FailureAccrual {
     fn check(&self, rule: &mut impl FnMut(bool, &str, &'static str)) {
         rule(self.max_failures != Some(0), "spec.failureAccrual.maxFailures", "must be 1 to 10000");
+        let share = self.max_ejection_percent.unwrap_or_default();
+        rule(share <= 100, "spec.failureAccrual.maxEjectionPercent", "must be 0 to 100");
         if let (Some(least), Some(most)) = (self.min_penalty, self.max_penalty) {
             let what = "minPenalty may not be longer than maxPenalty";
             rule(least <= most, "spec.failureAccrual.minPenalty", what);
@@ -269,6 +273,7 @@ impl SessionPersistence {
 
 impl RetryBudget {
     fn check(&self, rule: &mut impl FnMut(bool, &str, &'static str)) {
+        rule(self.percent.unwrap_or_default() <= 100, "spec.retryBudget.percent", "must be 0 to 100");
         let seconds = |time: Duration| time.0.as_secs_f64();
         let counted = self.interval.map_or(10.0, seconds);
         rule((1.0..=3600.0).contains(&counted), "spec.retryBudget.interval", "must be 1s to 1h");

@@ -55,7 +55,7 @@ pub struct TrafficPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Sends a slow request a second time to another endpoint and takes the first answer. Only requests that may be
-    /// executed twice are hedged: GET, HEAD, OPTIONS, TRACE, PUT and DELETE without a body that is too large.
+    /// executed twice are: those of an idempotent method, and without a body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Hedge>,
     /// Faults that are injected on purpose, before a request goes out.
@@ -77,7 +77,7 @@ pub struct Timeouts {
     /// Connecting to one endpoint. Default 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Duration>,
-    /// A TCP connection on which nothing moves in either direction. Default 1h.
+    /// A TCP connection on which nothing moves in either direction. Default: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
     /// A request or response of which nothing moves in either direction. Default: without end.
@@ -118,11 +118,11 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64), regex(pattern = "^[a-z][a-z0-9_]*$")))]
     pub reasons: Vec<String>,
-    /// Attempts after the first one. Default 1.
+    /// Attempts after the first one. Default 1 where there are codes or reasons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10))]
     pub attempts: Option<u8>,
-    /// One attempt, until its response begins. Default: without end.
+    /// One attempt, as timeouts.backendRequest, and it wins over it. Default: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_try_timeout: Option<Duration>,
     /// The pause before another attempt.

@@ -119,6 +119,8 @@ fn what_breaks_a_rule_is_named() {
             "sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}",
             "spec.sessionPersistence.absoluteTimeout",
         ),
+        ("retryBudget: {percent: 101}", "spec.retryBudget.percent"),
+        ("failureAccrual: {maxEjectionPercent: 101}", "spec.failureAccrual.maxEjectionPercent"),
         ("retryBudget: {interval: 10ms}", "spec.retryBudget.interval"),
     ] {
         assert_eq!(backend(text).expect(text), [field], "{text}");

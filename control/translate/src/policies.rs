@@ -291,9 +291,7 @@ fn accrual(accrual: &api::FailureAccrual) -> FailureAccrual {
         min_penalty: accrual.min_penalty.map_or(default.min_penalty, |time| time.0),
         max_penalty: accrual.max_penalty.map_or(default.max_penalty, |time| time.0),
         jitter: accrual.jitter_ratio.map_or(default.jitter, |percent| percent.hundredths().into()),
-        max_ejection: accrual
-            .max_ejection_percent
-            .map_or(default.max_ejection, |percent| u32::from(percent.hundredths()) / 100),
+        max_ejection: accrual.max_ejection_percent.map_or(default.max_ejection, u32::from),
     }
 }
 
@@ -301,7 +299,7 @@ fn budget(budget: &api::RetryBudget) -> RetryBudget {
     let default = RetryBudget::default();
     let least = budget.min_retry_rate.as_ref();
     RetryBudget {
-        percent: budget.percent.map_or(default.percent, |percent| u32::from(percent.hundredths()) / 100),
+        percent: budget.percent.map_or(default.percent, u32::from),
         interval: budget.interval.map_or(default.interval, |time| time.0),
         min_count: least.and_then(|rate| rate.count).unwrap_or(default.min_count),
         min_interval: least.and_then(|rate| rate.interval).map_or(default.min_interval, |time| time.0),

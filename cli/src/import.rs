@@ -59,7 +59,11 @@ pub fn run(from: &From) -> Result<ExitCode> {
     let From::Istio(options) = from;
     let mut sources = Vec::new();
     for path in expand(&options.files)? {
-        sources.push(Source { name: path.display().to_string(), text: read(&path)? });
+        let name = match path.to_str() {
+            Some("-") => "stdin".to_owned(),
+            _ => path.display().to_string(),
+        };
+        sources.push(Source { name, text: read(&path)? });
     }
     let imported = import::istio(&sources, &options.namespace)?;
     let manifests = options.output.write(&imported)?;

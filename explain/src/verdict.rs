@@ -238,7 +238,6 @@ fn said(filters: &[Filter]) -> Vec<String> {
 
 fn path(decision: &Decision<'_>, ask: &Ask) -> Option<String> {
     let (path, query) = split(ask.target.as_bytes());
-    let path = std::str::from_utf8(path).ok()?;
     let edit = decision.rule?.filters.iter().find_map(|filter| match filter {
         Filter::Rewrite(Rewrite { path, .. }) => path.as_ref(),
         _ => None,

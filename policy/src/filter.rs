@@ -1,6 +1,6 @@
 //! What a rule does to a request or its response besides sending it on: the filters of HTTPRoute and GRPCRoute.
 
-use crate::BackendRef;
+use crate::{BackendRef, path::normal};
 use std::{fmt, sync::Arc};
 
 /// One filter; they apply in the order in which they stand.
@@ -105,12 +105,14 @@ impl Cors {
 }
 
 impl PathEdit {
-    /// The path in the place of `path`, both without query; `prefix` is what was matched.
-    pub fn apply(&self, path: &str, prefix: Option<&str>) -> String {
+    /// The path in the place of `path`, both without query; `prefix` is what was matched: in the path's normal form, which
+    /// therefore what stays is in too.
+    pub fn apply(&self, path: &[u8], prefix: Option<&str>) -> String {
         match self {
             Self::Full(full) => full.to_string(),
             Self::Prefix(instead) => {
                 let prefix = prefix.unwrap_or("/").trim_end_matches('/');
+                let path = String::from_utf8_lossy(&normal(path)).into_owned();
                 let rest = path.get(prefix.len()..).unwrap_or_default().trim_start_matches('/');
                 let instead = instead.trim_end_matches('/');
                 match (instead, rest) {
@@ -204,9 +206,14 @@ mod tests {
             ("/foo/", "/foo", "/", "/"),
             ("/foo", "/foo", "/", "/"),
             ("/foo/bar", "/", "/xyz", "/xyz/foo/bar"),
+            // What was matched is the normal form.
+            ("/f%6Fo/b%61r", "/foo", "/xyz", "/xyz/bar"),
+            ("//foo/./bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/x/../../foo/bar", "/foo", "/", "/bar"),
+            ("/foo/a%2fb", "/foo", "/xyz", "/xyz/a%2Fb"),
         ] {
             let edit = PathEdit::Prefix(instead.into());
-            assert_eq!(edit.apply(path, Some(prefix)), expected, "{path} {prefix} {instead}");
+            assert_eq!(edit.apply(path.as_bytes(), Some(prefix)), expected, "{path} {prefix} {instead}");
         }
     }
 

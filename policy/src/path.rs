@@ -12,7 +12,7 @@ pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// RFC 3986 §6.2.2: percent-encoded unreserved characters are decoded, hexadecimal digits are capitals, and dot segments are
 /// removed. Besides, slashes that follow each other are one. Other encoded characters stay, `%2F` among them. Nothing is sent on
-/// in this form: it is for comparing alone.
+/// in this form but what follows a prefix that is replaced: it is for comparing.
 pub fn normal(path: &[u8]) -> Cow<'_, [u8]> {
     if is_normal(path) {
         return Cow::Borrowed(path);

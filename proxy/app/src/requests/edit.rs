@@ -11,7 +11,7 @@ pub(super) fn request(routed: &Routed, client: &mut Client) {
     if !routed.filters().any(|filter| matches!(filter, Filter::RequestHeaders(_) | Filter::Rewrite(_))) {
         return;
     }
-    let path = String::from_utf8_lossy(policy::path::split(&client.path()).0).into_owned();
+    let path = policy::path::split(&client.path()).0.to_vec();
     let edited = client.edit();
     for filter in routed.filters() {
         match filter {
@@ -79,8 +79,11 @@ fn allow(cors: &Cors, origin: Option<&str>, fields: &mut HeaderMap) {
         return;
     }
     let mut told = cors_fields(cors, origin);
-    if !cors.expose_headers.is_empty() {
-        told.push(("Access-Control-Expose-Headers", cors.expose_headers.join(", ")));
+    // With credentials `*` means nothing to a browser, and nothing says which fields there will be.
+    let exposed = cors.expose_headers.iter().filter(|name| !cors.allow_credentials || ***name != *"*");
+    let exposed: Vec<&str> = exposed.map(|name| &**name).collect();
+    if !exposed.is_empty() {
+        told.push(("Access-Control-Expose-Headers", exposed.join(", ")));
     }
     for (name, value) in told {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a name of ours");

@@ -80,8 +80,10 @@ fn redirected(redirect: &Redirect, routed: &Routed, client: &Client) -> Answer {
     let port = port.filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
     let target = client.path();
     let (path, query) = policy::path::split(&target);
-    let path = String::from_utf8_lossy(path);
-    let path = redirect.path.as_ref().map_or(path.to_string(), |edit| edit.apply(&path, routed.prefix()));
+    let path = match &redirect.path {
+        Some(edit) => edit.apply(path, routed.prefix()),
+        None => String::from_utf8_lossy(path).into_owned(),
+    };
     let mut location = format!("{scheme}://{host}");
     if let Some(port) = port {
         location.push_str(&format!(":{port}"));

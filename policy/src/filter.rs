@@ -1,6 +1,7 @@
 //! What a rule does to a request or its response besides sending it on: the filters of HTTPRoute and GRPCRoute.
 
 use crate::{BackendRef, path::normal};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::{fmt, sync::Arc};
 
 /// One filter; they apply in the order in which they stand.
@@ -106,16 +107,16 @@ impl Cors {
 
 impl PathEdit {
     /// The path in the place of `path`, both without query; `prefix` is what was matched: in the path's normal form, which
-    /// therefore what stays is in too.
+    /// therefore what stays is in too. What can stand in no path is percent-encoded.
     pub fn apply(&self, path: &[u8], prefix: Option<&str>) -> String {
         match self {
-            Self::Full(full) => full.to_string(),
+            Self::Full(full) => encoded(full),
             Self::Prefix(instead) => {
                 let prefix = prefix.unwrap_or("/").trim_end_matches('/');
                 let path = String::from_utf8_lossy(&normal(path)).into_owned();
                 let rest = path.get(prefix.len()..).unwrap_or_default().trim_start_matches('/');
-                let instead = instead.trim_end_matches('/');
-                match (instead, rest) {
+                let instead = encoded(instead.trim_end_matches('/'));
+                match (instead.as_str(), rest) {
                     ("", "") => "/".into(),
                     (instead, "") if path.len() > prefix.len() => format!("{instead}/"),
                     (instead, "") => instead.into(),
@@ -124,6 +125,24 @@ impl PathEdit {
             }
         }
     }
+}
+
+/// RFC 3986 §3.3. What is encoded already stays.
+fn encoded(path: &str) -> String {
+    const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'#')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'\\')
+        .add(b'^')
+        .add(b'`')
+        .add(b'{')
+        .add(b'|')
+        .add(b'}');
+    utf8_percent_encode(path, NOT_IN_PATHS).to_string()
 }
 
 impl fmt::Display for Filter {
@@ -206,6 +225,7 @@ mod tests {
             ("/foo/", "/foo", "/", "/"),
             ("/foo", "/foo", "/", "/"),
             ("/foo/bar", "/", "/xyz", "/xyz/foo/bar"),
+            ("/foo/%20", "/foo", "/x y?z%2F", "/x%20y%3Fz%2F/%20"),
             // What was matched is the normal form.
             ("/f%6Fo/b%61r", "/foo", "/xyz", "/xyz/bar"),
             ("//foo/./bar", "/foo", "/xyz", "/xyz/bar"),

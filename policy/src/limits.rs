@@ -46,6 +46,12 @@ pub const CONNECTIONS_PER_APPLICATION: usize = 64;
 pub const PENDING_STREAMS: usize = 1_024;
 /// Bytes of a request's body that are kept until its answer begins, for the case that it may be sent again.
 pub const REPLAY_BYTES: usize = 64 * 1024;
+/// Bytes by which the copy of a request (RequestMirror) may fall behind what its original has sent; one that does is given up.
+pub const MIRROR_BYTES: usize = 512 * 1024;
+/// Copies that a worker has under way at once; of further requests none are made.
+pub const MIRRORS: usize = 512;
+/// How long a copy may take after its original has been sent.
+pub const MIRROR_WAIT: Duration = Duration::from_secs(30);
 /// Silence of a peer proxy that owes answers, after which it is asked for a sign of life (PING, RFC 9113 §6.7); as long again
 /// without one, and the connection is given up.
 pub const PING_AFTER: Duration = Duration::from_secs(10);

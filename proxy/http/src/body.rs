@@ -6,6 +6,7 @@
 
 use crate::{
     connection::{Reader, Writer},
+    copy::Tail,
     failed::Failed,
     grpc,
     inflow::Inflow,
@@ -45,6 +46,8 @@ enum From<'a> {
     Raw(&'a mut Reader),
     /// DATA frames.
     Stream(&'a mut Inflow),
+    /// What passes of another body.
+    Queue(&'a mut Tail),
 }
 
 /// Where a body goes to.
@@ -150,6 +153,10 @@ impl<'a> Source<'a> {
         Self { from: From::Stream(inflow), kept: None }
     }
 
+    pub(crate) fn queue(tail: &'a mut Tail) -> Self {
+        Self { from: From::Queue(tail), kept: None }
+    }
+
     /// The beginning is kept, or comes from what was kept.
     pub(crate) fn keeping(self, kept: &'a Kept) -> Self {
         Self { kept: Some(kept), ..self }
@@ -171,16 +178,42 @@ impl<'a> Source<'a> {
         let data = ready!(self.from.poll_data(cx));
         if let (Some(kept), Ok(Some(data))) = (self.kept, &data) {
             kept.keep(data);
+            if kept.is_copied() && self.is_end() {
+                kept.ended(&Trailers::None);
+            }
         }
         Poll::Ready(data)
     }
 
+    /// Reads all that is left, and drops it.
+    pub(crate) fn poll_dropped(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &Meter<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            match ready!(self.poll_data(cx))? {
+                Some(data) => meter.add(data.len() as u64),
+                None => return Poll::Ready(ready!(self.poll_trailers(cx)).map(|_| ())),
+            }
+        }
+    }
+
     /// The trailers, after the end.
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
+        let trailers = ready!(self.poll_own_trailers(cx))?;
+        if let Some(kept) = self.kept {
+            kept.ended(&trailers);
+        }
+        Poll::Ready(Ok(trailers))
+    }
+
+    fn poll_own_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Trailers, Failure>> {
         match &mut self.from {
             From::Framed { decoder, .. } if decoder.trailers().is_empty() => Poll::Ready(Ok(Trailers::None)),
             From::Framed { decoder, .. } => Poll::Ready(Ok(Trailers::Fields(decoder.trailers().clone()))),
             From::Raw(_) => Poll::Ready(Ok(Trailers::None)),
+            From::Queue(tail) => Poll::Ready(Ok(tail.trailers().map_or(Trailers::None, Trailers::Map))),
             From::Stream(inflow) => {
                 let trailers = match self.kept.and_then(Kept::trailers) {
                     None => ready!(inflow.poll_trailers(cx))?,
@@ -203,6 +236,7 @@ impl<'a> Source<'a> {
             From::Framed { decoder, .. } => decoder.is_end() && decoder.trailers().is_empty(),
             From::Raw(_) => false,
             From::Stream(inflow) => inflow.is_end(),
+            From::Queue(tail) => tail.is_end(),
         }
     }
 
@@ -239,6 +273,7 @@ impl From<'_> {
                 Poll::Ready(Ok(Some(reader.buffer.split().freeze())))
             }
             Self::Stream(inflow) => inflow.poll_data(cx),
+            Self::Queue(tail) => tail.poll_data(cx),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     body::{Sink, Source},
     connection::{Connection, Writer},
+    copy::Copy,
     failed::Failed,
     grpc,
     head::{ClientFraming, RequestRef, ResponseRef, StreamRequest, origin, write_interim, write_switching},
@@ -106,12 +107,39 @@ impl Client {
 
     /// A copy of the head, to be changed: it goes on in the place of the one that came.
     pub fn edit(&mut self) -> &mut StreamRequest {
-        let copy = Box::new(StreamRequest::copy_of(self.head()));
-        let edited = match self {
-            Self::Http1(client) => &mut client.edited,
-            Self::Http2(client) => &mut client.edited,
-        };
-        edited.insert(copy)
+        if self.edited().is_none() {
+            let copy = Box::new(StreamRequest::copy_of(self.head()));
+            let edited = match self {
+                Self::Http1(client) => &mut client.edited,
+                Self::Http2(client) => &mut client.edited,
+            };
+            *edited = Some(copy);
+        }
+        match self {
+            Self::Http1(client) => client.edited.as_deref_mut(),
+            Self::Http2(client) => client.edited.as_deref_mut(),
+        }
+        .expect("it was made above")
+    }
+
+    fn edited(&self) -> Option<&StreamRequest> {
+        match self {
+            Self::Http1(client) => client.edited.as_deref(),
+            Self::Http2(client) => client.edited.as_deref(),
+        }
+    }
+
+    /// The request for somebody else to see, with its head as it is now. Its body is what passes of this one's.
+    pub fn copy(&self) -> Copy {
+        let head = self.edited().map_or_else(|| self.head(), RequestRef::Http2);
+        let (copy, feed) = Copy::new(StreamRequest::copy_of(head), self.has_body());
+        if let Some(feed) = feed {
+            match self {
+                Self::Http1(client) => client.kept.feed(feed),
+                Self::Http2(client) => client.kept.feed(feed),
+            }
+        }
+        copy
     }
 
     /// The values of all fields of this name; of `host`, whom the request is for.

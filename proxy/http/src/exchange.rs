@@ -24,6 +24,10 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
+mod copied;
+
+pub use copied::{Copied, copied};
+
 /// An application's answer that reached the client whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answered {

@@ -1,5 +1,6 @@
 //! The beginning of a request's body, or of a TCP client's bytes, kept for as long as it may have to be sent once more.
 
+use crate::{body::Trailers, copy::Feed, head::to_map};
 use bytes::Bytes;
 use http::HeaderMap;
 use policy::limits::REPLAY_BYTES;
@@ -18,6 +19,8 @@ struct Inside {
     trailers: Option<HeaderMap>,
     /// Something has gone that is not held.
     over: bool,
+    /// Copies of the request, which see each piece once.
+    feeds: Vec<Feed>,
 }
 
 impl Kept {
@@ -29,6 +32,7 @@ impl Kept {
     /// Keeps a piece, or gives up when that is too much.
     pub(crate) fn keep(&self, data: &Bytes) {
         let mut inside = self.0.borrow_mut();
+        inside.feeds.iter().for_each(|feed| feed.push(data));
         if inside.over {
             return;
         }
@@ -44,6 +48,26 @@ impl Kept {
         let mut inside = self.0.borrow_mut();
         if !inside.over && inside.trailers.is_none() {
             inside.trailers = Some(trailers.clone());
+        }
+    }
+
+    /// What passes feeds a copy, too.
+    pub(crate) fn feed(&self, feed: Feed) {
+        self.0.borrow_mut().feeds.push(feed);
+    }
+
+    pub(crate) fn is_copied(&self) -> bool {
+        !self.0.borrow().feeds.is_empty()
+    }
+
+    /// All of it has come.
+    pub(crate) fn ended(&self, trailers: &Trailers) {
+        for feed in &self.0.borrow().feeds {
+            feed.end(match trailers {
+                Trailers::None => None,
+                Trailers::Fields(fields) => Some(to_map(fields.end_to_end())),
+                Trailers::Map(map) => Some(map.clone()),
+            });
         }
     }
 

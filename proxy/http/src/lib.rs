@@ -15,6 +15,7 @@ pub mod body;
 mod case;
 pub mod client;
 pub mod connection;
+pub mod copy;
 mod dial;
 pub mod exchange;
 pub mod failed;

@@ -4,6 +4,7 @@
 use crate::{
     discovery::Watched,
     hop::{Hop, Program, Way},
+    session,
     telemetry::{Direction, Edge, EdgeLabels},
     worker::Worker,
 };
@@ -146,7 +147,7 @@ impl Destination {
         let policy = self.watched.latest().unwrap_or_else(|| Arc::new(Outbound::external()));
         let address = self.address;
         let (service, target) = match &policy.target {
-            Target::Service(service) => (Some(service.clone()), balanced(worker, service, address)),
+            Target::Service(service) => (Some(service.clone()), Hops::balanced(worker, service, address)),
             Target::Workload(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
             Target::External => {
                 let endpoint = Endpoint { address, identity: None, workload: None };
@@ -180,18 +181,26 @@ impl Resolved {
         }
         let rule = self.policy.routes.rule(found)?;
         let BackendRef::Service(service) = &rule.backends.get(backend)?.backend else { return None };
-        let hops = balanced(worker, service, self.address);
+        let hops = Hops::balanced(worker, service, self.address);
         self.backends.borrow_mut().insert(place, hops.clone());
         Some(hops)
     }
 }
 
-/// The endpoints of a Service, of the family that the application dialled.
-fn balanced(worker: &Rc<Worker>, service: &ServicePort, address: SocketAddr) -> Hops {
-    Hops::Balanced(Rc::new(Dialled { address, backend: worker.backend(service, address.is_ipv4()) }))
-}
-
 impl Hops {
+    /// The endpoints of a Service, of the family that the application dialled.
+    pub fn balanced(worker: &Rc<Worker>, service: &ServicePort, address: SocketAddr) -> Self {
+        Self::Balanced(Rc::new(Dialled { address, backend: worker.backend(service, address.is_ipv4()) }))
+    }
+
+    /// The endpoint of this key, if it is one of these.
+    pub async fn keyed(&self, worker: &Worker, key: u64) -> Option<Chosen> {
+        match self {
+            Self::None | Self::One(_) => None,
+            Self::Balanced(dialled) => dialled.backend.keyed(worker, key).await,
+        }
+    }
+
     /// A hop, another one than those that were tried if there is one.
     pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
         match self {
@@ -241,12 +250,7 @@ impl Backend {
         tried: &[Rc<Hop>],
         dialled: SocketAddr,
     ) -> Result<Chosen, Failed> {
-        if self.seen.get() == 0 && self.watched.latest().is_none() {
-            self.watched.first(limits::DISCOVERY_WAIT).await;
-        }
-        self.refresh(worker);
-        let now = Instant::now();
-        self.used.set(now);
+        let now = self.known(worker).await;
         if !tried.is_empty()
             && (tried.len() + 1 == ATTEMPTS || !self.others(tried.iter()))
             && self.may_fall_back(tried.iter(), dialled)
@@ -265,6 +269,24 @@ impl Backend {
                 format!("{} has no endpoint", self.service),
             )),
         }
+    }
+
+    /// Waits for control's first word, and takes over its last one.
+    async fn known(&self, worker: &Worker) -> Instant {
+        if self.seen.get() == 0 && self.watched.latest().is_none() {
+            self.watched.first(limits::DISCOVERY_WAIT).await;
+        }
+        self.refresh(worker);
+        let now = Instant::now();
+        self.used.set(now);
+        now
+    }
+
+    async fn keyed(&self, worker: &Worker, key: u64) -> Option<Chosen> {
+        self.known(worker).await;
+        let balancer = self.balancer.borrow();
+        let (hop, load) = balancer.iter().find(|(hop, _)| hop.key == key)?;
+        Some(Chosen::new(hop.clone(), load.clone(), balancer.len() == 1))
     }
 
     fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {
@@ -401,7 +423,7 @@ impl Local {
 
 fn own(program: &Rc<Program>, address: SocketAddr, edge: Arc<Edge>) -> Hop {
     let endpoint = Endpoint { address, identity: None, workload: None };
-    Hop { endpoint, way: Way::Program(program.clone()), edge }
+    Hop { key: session::key_of(&endpoint), endpoint, way: Way::Program(program.clone()), edge }
 }
 
 fn labels(watched: &Watched<Inbound>, address: SocketAddr, peer: Option<&SpiffeId>) -> EdgeLabels {

@@ -1,6 +1,6 @@
 //! The next hop to one endpoint: its proxy or itself, and what is counted on the way there.
 
-use crate::telemetry::Edge;
+use crate::{session, telemetry::Edge};
 use policy::Endpoint;
 use proxy_http::{
     connection::Connection,
@@ -21,6 +21,8 @@ pub struct Hop {
     pub endpoint: Endpoint,
     pub way: Way,
     pub edge: Arc<Edge>,
+    /// Its name in sessions.
+    pub key: u64,
 }
 
 /// How the endpoint is reached.
@@ -53,7 +55,8 @@ impl Hop {
             _ if own => Way::Program(Program::new(Plain::local(network, address), dialer.header_bytes)),
             _ => Way::Program(Program::new(Plain::new(network, address), dialer.header_bytes)),
         };
-        Self { endpoint, way, edge }
+        let key = session::key_of(&endpoint);
+        Self { endpoint, way, edge, key }
     }
 
     /// A connection for a client's TCP bytes.

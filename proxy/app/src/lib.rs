@@ -23,6 +23,7 @@ mod requests;
 mod respond;
 mod routed;
 mod seldom;
+mod session;
 mod streams;
 mod tcp;
 pub mod telemetry;

@@ -45,7 +45,13 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
                 Box::pin(requests.serve_http2(client)).await;
             }
         }
-        // TLS of the application's own travels as bytes.
+        // TLS of the application's own travels as bytes. Where it is routed, the name that its client asks for decides.
+        Ok(Detected { protocol: Protocol::Tls(hello), upstream, .. }) if path.is_named() => {
+            drop(upstream);
+            let resolved = destination.resolve(&worker);
+            let routed = Routed::connection(&worker, resolved, Some(hello.server_name()));
+            Box::pin(path.routed(routed).carry(client, None)).await;
+        }
         Ok(Detected { upstream, .. }) => Box::pin(path.carry(client, upstream)).await,
         Err(failed) => path.refuse(client, &failed),
     }
@@ -61,6 +67,7 @@ async fn protocol(
     let resolved = destination.resolve(worker);
     let remembered = resolved.service.as_ref().and_then(|service| worker.beginning(service));
     let known = match resolved.policy.protocol {
+        policy::Protocol::Opaque | policy::Protocol::Tls if path.is_named() => None,
         policy::Protocol::Opaque | policy::Protocol::Tls => Some(Protocol::Opaque),
         declared @ (policy::Protocol::Http1 | policy::Protocol::Http2 | policy::Protocol::Grpc) => {
             Some(http_of(worker, client, declared).await)

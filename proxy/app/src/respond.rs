@@ -5,13 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use policy::Reason;
 use proxy_h1::Version;
 use proxy_http::{failed::Failed, grpc};
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 /// An answer that the proxy gives by itself.
 pub struct Answer {
     pub status: u16,
     /// By the names as HTTP/1 writes them.
-    fields: Vec<(&'static str, String)>,
+    fields: Vec<(Cow<'static, str>, String)>,
     body: String,
 }
 
@@ -31,19 +31,31 @@ impl Answer {
         if !inside {
             let text = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
             let body = format!("{}\n", text.unwrap_or("Error"));
-            return Self { status, fields: vec![("Content-Type", TEXT.into())], body };
+            return Self { status, fields: vec![("Content-Type".into(), TEXT.into())], body };
         }
         let said = proxy_status(direction, failed, next_hop);
         Self {
             status,
-            fields: vec![("Proxy-Status", said), ("Content-Type", TEXT.into())],
+            fields: vec![("Proxy-Status".into(), said), ("Content-Type".into(), TEXT.into())],
             body: body(failed.reason, &failed.detail, next_hop),
         }
     }
 
     /// Of a rule's own. The fields' values are printable ASCII.
     pub fn own(status: u16, fields: Vec<(&'static str, String)>, body: String) -> Self {
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
         Self { status, fields, body }
+    }
+
+    /// With its fields as a rule changes them.
+    pub fn edited(self, edit: impl Fn(&mut HeaderMap)) -> Self {
+        let mut fields = HeaderMap::new();
+        self.say(&mut fields);
+        edit(&mut fields);
+        let field = |(name, value): (&HeaderName, &HeaderValue)| {
+            (titled(name.as_str()).into(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Self { fields: fields.iter().map(field).collect(), ..self }
     }
 
     /// For a call of gRPC: a response that is all trailers, as its client looks at nothing else.
@@ -100,6 +112,17 @@ impl Answer {
             out.extend_from_slice(self.body.as_bytes());
         }
     }
+}
+
+/// `content-type` as `Content-Type`.
+fn titled(name: &str) -> String {
+    let mut start = true;
+    let titled = name.chars().map(|symbol| {
+        let symbol = if start { symbol.to_ascii_uppercase() } else { symbol };
+        start = symbol == '-';
+        symbol
+    });
+    titled.collect()
 }
 
 /// RFC 9209 §2: one list member with its parameters.

@@ -2,15 +2,19 @@
 //! is held for as long as the request lasts.
 
 use crate::{
-    destination::{Hops, Resolved},
+    destination::{Chosen, Hops, Resolved},
+    hop::Hop,
+    session::{self, Session},
     worker::Worker,
 };
+use http::{HeaderName, HeaderValue};
 use policy::{
-    Action, BackendRef, BackendSettings, Cors, Facts, Fields, Filter, Forward, Found, Protocol, Reason,
-    Redirect, Rule, Settings, limits::LOCAL_CONNECT_WAIT, rule::pick, settings::DirectResponse,
+    Action, BackendRef, BackendSettings, Cors, Facts, Fields, Filter, Forward, Found, PathMatch, Protocol,
+    Reason, Redirect, Routes, Rule, ServicePort, Settings, limits::LOCAL_CONNECT_WAIT, rule::pick,
+    settings::DirectResponse,
 };
 use proxy_http::{client::Client, failed::Failed};
-use std::{borrow::Cow, rc::Rc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, rc::Rc, time::Duration};
 
 /// Where one request may go.
 pub struct Routed {
@@ -30,6 +34,8 @@ struct Ruled {
     /// Of the rule's backends.
     backend: Option<usize>,
     verdict: Verdict,
+    /// That the request is of.
+    session: Option<Session>,
 }
 
 /// Whether the request is sent anywhere.
@@ -72,8 +78,17 @@ impl Routed {
             Facts { method: client.method(), target: &path, fields: &Head(client), grpc: client.is_grpc() };
         let decision = policy::route(&resolved.policy, &facts, &mut ());
         let (found, action) = (decision.found, decision.action);
-        let (verdict, backend) = verdict(worker, action);
-        Self::new(worker, resolved.clone(), found, backend, verdict)
+        let session = match action {
+            Action::Forward(forward) => session_of(forward, client),
+            _ => None,
+        };
+        // A session goes before the weights (GEP-1619).
+        let (verdict, backend) = match session {
+            Some((_, at)) => (Verdict::Forward, at),
+            None => verdict(worker, action),
+        };
+        let session = session.map(|(session, _)| session);
+        Self::new(worker, resolved.clone(), found, backend, verdict, session)
     }
 
     /// A connection of bytes; `sni`: what a TLS client asks for.
@@ -81,7 +96,7 @@ impl Routed {
         let decision = policy::route_connection(&resolved.policy, sni, &mut ());
         let (found, action) = (decision.found, decision.action);
         let (verdict, backend) = verdict(worker, action);
-        Self::new(worker, resolved.clone(), found, backend, verdict)
+        Self::new(worker, resolved.clone(), found, backend, verdict, None)
     }
 
     fn new(
@@ -90,6 +105,7 @@ impl Routed {
         found: Option<Found>,
         backend: Option<usize>,
         verdict: Verdict,
+        session: Option<Session>,
     ) -> Self {
         let hops = match found.zip(backend) {
             Some((found, backend)) => resolved.backend(worker, found, backend),
@@ -99,8 +115,55 @@ impl Routed {
             hops: hops.unwrap_or_else(|| resolved.target()),
             protocol: resolved.policy.protocol,
             service: resolved.label.clone(),
-            ruled: Some(Ruled { resolved, found, backend, verdict }),
+            ruled: Some(Ruled { resolved, found, backend, verdict, session }),
         }
+    }
+
+    /// A hop, another one than those that were tried if there is one; that of the session, if it is still there.
+    pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+        if let (Some(session), []) = (self.ruled.as_ref().and_then(|ruled| ruled.session), tried)
+            && let Some(chosen) = Box::pin(self.hops.keyed(worker, session.endpoint)).await
+        {
+            return Ok(chosen);
+        }
+        self.hops.choose(worker, tried).await
+    }
+
+    /// By which a response of this hop tells its client the session, where it is a new one or was renewed.
+    pub fn session_field(&self, hop: &Hop) -> Option<(HeaderName, HeaderValue)> {
+        let settings = &self.backend()?.session.as_ref()?.value;
+        let ruled = self.ruled.as_ref()?;
+        let service = match (self.rule(), ruled.backend) {
+            (Some(rule), Some(at)) => match &rule.backends.get(at)?.backend {
+                BackendRef::Service(service) => service,
+                BackendRef::Unresolved(_) => return None,
+            },
+            _ => ruled.resolved.service.as_ref()?,
+        };
+        let now = session::now();
+        let session = match ruled.session.filter(|session| session.endpoint == hop.key) {
+            Some(session) => session.renewed(settings, now)?,
+            None => Session::new(service, hop.key, now),
+        };
+        session.field(settings, self.path(), now)
+    }
+
+    /// The path for which the rule is there that holds.
+    fn path(&self) -> &str {
+        let ruled = self.ruled.as_ref();
+        let found = ruled.and_then(|ruled| Some((&ruled.resolved.policy.routes, ruled.found?.by?)));
+        match found {
+            Some((Routes::Http(table) | Routes::Grpc(table), by)) => match &table.matches()[by].0.path {
+                PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
+                PathMatch::Regex(_) | PathMatch::Rpc { .. } => "/",
+            },
+            _ => "/",
+        }
+    }
+
+    /// TLS is routed by the name that its client asks for.
+    pub fn is_named(&self) -> bool {
+        self.ruled.as_ref().is_some_and(|ruled| matches!(ruled.resolved.policy.routes, Routes::Tls(_)))
     }
 
     /// The rule that holds.
@@ -143,9 +206,9 @@ impl Routed {
         rule.map(|rule| rule.filters.iter()).unwrap_or_default().chain(of_backend)
     }
 
-    /// The port that the application dialled.
-    pub fn port(&self) -> Option<u16> {
-        self.ruled.as_ref().map(|ruled| ruled.resolved.address.port())
+    /// What the application dialled.
+    pub fn dialled(&self) -> Option<SocketAddr> {
+        self.ruled.as_ref().map(|ruled| ruled.resolved.address)
     }
 
     /// The path prefix that the rule was found by.
@@ -170,6 +233,22 @@ impl Routed {
             Verdict::Respond => self.settings().direct_response.as_ref().map(|set| Own::Respond(&set.value)),
             Verdict::Refuse(failed) => Some(Own::Refuse(failed)),
         }
+    }
+}
+
+/// The session that a request is of, and its backend.
+fn session_of(forward: Forward<'_>, client: &Client) -> Option<(Session, Option<usize>)> {
+    let of = |settings: &BackendSettings, service: &ServicePort| {
+        let settings = &settings.session.as_ref()?.value;
+        Session::of_request(settings, client, service, session::now())
+    };
+    match forward {
+        Forward::Split(backends) => backends.iter().enumerate().find_map(|(at, one)| match &one.backend {
+            BackendRef::Service(service) => Some((of(&one.settings, service)?, Some(at))),
+            BackendRef::Unresolved(_) => None,
+        }),
+        Forward::Balanced(service, settings) => Some((of(settings, service)?, None)),
+        Forward::Endpoint(_) | Forward::Original => None,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     destination::{ATTEMPTS, Chosen},
     hop::Hop,
     logged::{self, Origin},
-    routed::Routed,
+    routed::{Own, Routed},
     telemetry::Direction,
     worker::Worker,
 };
@@ -34,6 +34,16 @@ pub struct Path<'a> {
 impl<'a> Path<'a> {
     pub fn new(worker: &'a Rc<Worker>, direction: Direction, origin: Origin, routed: Routed) -> Self {
         Self { worker, direction, origin, routed, begun: Instant::now(), tried: RefCell::default() }
+    }
+
+    /// TLS is routed by the name that its client asks for.
+    pub fn is_named(&self) -> bool {
+        self.routed.is_named()
+    }
+
+    /// The same connection, of which more is known by now.
+    pub fn routed(self, routed: Routed) -> Self {
+        Self { routed, tried: RefCell::default(), ..self }
     }
 
     /// Carries the connection to its end, over the upstream connection that detection has made or over a new one.
@@ -72,6 +82,10 @@ impl<'a> Path<'a> {
     /// Connects to a hop, and to another one when the first is not to be reached.
     pub async fn connect(&self) -> Result<(Upstream, Chosen), Failed> {
         let (worker, hops) = (self.worker, &self.routed.hops);
+        if let Some(Own::Refuse(failed)) = self.routed.own() {
+            worker.telemetry.reason(self.direction, self.routed.service.as_deref(), failed.reason);
+            return Err(failed.clone());
+        }
         loop {
             let tried = self.tried.borrow().clone();
             let chosen = hops.choose(worker, &tried).await.inspect_err(|failed| {

@@ -53,6 +53,8 @@ pub struct Worker {
     /// How connections to a Service port were found to begin.
     beginnings: Map<ServicePort, Beginning>,
     connections: Cell<usize>,
+    /// Copies of requests under way.
+    pub copies: Cell<usize>,
     limit: usize,
     over_limit: Seldom,
     draining: Cell<bool>,
@@ -87,6 +89,7 @@ impl Worker {
             locals: Map::default(),
             beginnings: Map::default(),
             connections: Cell::new(0),
+            copies: Cell::new(0),
             limit: parts.connections,
             over_limit: Seldom::default(),
             draining: Cell::new(false),

@@ -1,27 +1,33 @@
 //! What a rule changes in the heads that pass: fields, host and path of requests, fields of responses.
 
-use crate::routed::Routed;
+use super::mirror;
+use crate::{hop::Hop, routed::Routed, worker::Worker};
 use http::{HeaderMap, HeaderName, HeaderValue, header::HOST};
 use policy::{Cors, Filter, HeaderEdit};
 use proxy_http::{client::Client, head::is_fixed};
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
-/// Changes the request as its rule and its backend say, in their order. A request without such filters is not copied.
-pub(super) fn request(routed: &Routed, client: &mut Client) {
-    if !routed.filters().any(|filter| matches!(filter, Filter::RequestHeaders(_) | Filter::Rewrite(_))) {
+/// Changes the request as its rule and its backend say, in their order, and lets others see what it is by then. A request without
+/// such filters is not copied.
+pub(super) fn request(worker: &Rc<Worker>, routed: &Routed, client: &mut Client) {
+    let concerns = |filter: &Filter| {
+        matches!(filter, Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Mirror(_))
+    };
+    if !routed.filters().any(concerns) {
         return;
     }
     let path = policy::path::split(&client.path()).0.to_vec();
-    let edited = client.edit();
     for filter in routed.filters() {
         match filter {
             Filter::RequestHeaders(edit) => {
+                let edited = client.edit();
                 if let Some(host) = host_of(edit) {
                     edited.set_authority(host);
                 }
                 apply(edit, edited.fields());
             }
             Filter::Rewrite(rewrite) => {
+                let edited = client.edit();
                 if let Some(host) = &rewrite.hostname {
                     edited.set_authority(host);
                 }
@@ -29,30 +35,35 @@ pub(super) fn request(routed: &Routed, client: &mut Client) {
                     edited.set_path(&edit.apply(&path, routed.prefix()));
                 }
             }
-            _ => {}
+            Filter::Mirror(mirror) => mirror::begin(worker, mirror, routed, client),
+            Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Cors(_) => {}
         }
     }
 }
 
-/// What is to be changed in the response to a client; `None`: nothing.
-pub(super) fn of_response<'a>(
-    routed: &'a Routed,
-    client: &Client,
-) -> Option<impl Fn(&mut HeaderMap) + use<'a>> {
-    let any = routed.filters().any(|filter| matches!(filter, Filter::ResponseHeaders(_) | Filter::Cors(_)));
-    let origin =
-        any.then(|| client.values("origin").map(|value| String::from_utf8_lossy(&value).into_owned()));
-    origin.map(|origin| {
-        move |fields: &mut HeaderMap| {
-            for filter in routed.filters() {
-                match filter {
-                    Filter::ResponseHeaders(edit) => apply(edit, fields),
-                    Filter::Cors(cors) => allow(cors, origin.as_deref(), fields),
-                    _ => {}
-                }
+/// Changes the fields of a response. Boxed, as few requests have one, and each would have room for it.
+pub(super) type Edit<'a> = Box<dyn Fn(&mut HeaderMap) + 'a>;
+
+/// What is to be changed in the response to a client; `None`: nothing. `hop`: who answers, unless it is the proxy.
+pub(super) fn of_response<'a>(routed: &'a Routed, client: &Client, hop: Option<&Hop>) -> Option<Edit<'a>> {
+    let edits = routed.filters().any(|filter| matches!(filter, Filter::ResponseHeaders(_) | Filter::Cors(_)));
+    let session = hop.and_then(|hop| routed.session_field(hop));
+    if !edits && session.is_none() {
+        return None;
+    }
+    let origin = client.values("origin").map(|value| String::from_utf8_lossy(&value).into_owned());
+    Some(Box::new(move |fields: &mut HeaderMap| {
+        for filter in routed.filters() {
+            match filter {
+                Filter::ResponseHeaders(edit) => apply(edit, fields),
+                Filter::Cors(cors) => allow(cors, origin.as_deref(), fields),
+                _ => {}
             }
         }
-    })
+        if let Some((name, value)) = &session {
+            fields.append(name, value.clone());
+        }
+    }))
 }
 
 /// The fields by which a page of this origin, which is allowed, is told so.

@@ -1,6 +1,6 @@
 //! Answers that a rule gives by itself: redirects, direct responses, preflights, and refusals. No backend hears of these requests.
 
-use super::{Client, Exchange, Stage, Worker, edit, http1};
+use super::{Client, Ended, Exchange, Http2, Stage, Stopped, Worker, edit, http1};
 use crate::{
     respond::Answer,
     routed::{Own, Routed},
@@ -8,7 +8,10 @@ use crate::{
 };
 use policy::{Cors, Redirect};
 use proxy_http::{exchange::Answered, failed::Failed};
-use std::rc::Rc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
 use tower::service_fn;
 
 /// Answers what the rule answers itself, and makes of all else what the rule wants to be sent.
@@ -19,64 +22,80 @@ where
     service_fn(move |mut exchange: Box<Exchange>| {
         let (worker, mut inner) = (worker.clone(), inner.clone());
         async move {
-            let Some(own) = exchange.routed.own() else {
-                edit::request(&exchange.routed, &mut exchange.client);
+            let Some(answer) = answer(&exchange) else {
+                edit::request(&worker, &exchange.routed, &mut exchange.client);
                 return inner.call(exchange).await;
             };
-            let answer = match own {
-                Own::Refuse(failed) => {
-                    let failed = failed.clone();
-                    let (service, elapsed) = (exchange.routed.service.as_deref(), exchange.begun.elapsed());
-                    worker.telemetry.unsent(
-                        direction,
-                        service,
-                        Some(failed.reason),
-                        failed.status(),
-                        elapsed,
-                    );
-                    return Err((exchange, failed));
-                }
-                Own::Redirect(redirect) => redirected(redirect, &exchange.routed, &exchange.client),
-                Own::Preflight(cors) => preflight(cors, &exchange.client),
-                Own::Respond(response) => {
-                    let text = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
-                    Answer::own(response.status, text, response.body.to_string())
-                }
-            };
             let (service, elapsed) = (exchange.routed.service.as_deref(), exchange.begun.elapsed());
-            worker.telemetry.unsent(direction, service, None, answer.status, elapsed);
-            match give(&worker, &mut exchange, &answer).await {
-                Some(answered) => Ok((exchange, answered)),
-                None => Err((exchange, Failed::client_gone())),
+            let (reason, status) = match &answer {
+                Ok(answer) => (None, answer.status),
+                Err(failed) => (Some(failed.reason), failed.status()),
+            };
+            worker.telemetry.unsent(direction, service, reason, status, elapsed);
+            match answer {
+                // Boxed: few requests are answered so.
+                Ok(answer) => Box::pin(give(worker, exchange, answer)).await,
+                Err(failed) => Err((exchange, failed)),
             }
         }
     })
 }
 
-async fn give(worker: &Worker, exchange: &mut Exchange, answer: &Answer) -> Option<Answered> {
-    match &mut exchange.client {
-        Client::Http1(client) => http1::tell(worker, client, answer).await,
-        Client::Http2(client) => {
-            let (response, body) = answer.to_stream();
-            let head = client.request.method == http::Method::HEAD;
-            let ended = head || body.is_empty();
-            let mut send = client.respond.send_response(response, ended).ok()?;
-            if !ended {
-                send.send_data(body, true).ok()?;
-            }
-            Some(Answered { status: answer.status, ..Answered::default() })
+/// What is said without asking a backend, or why nobody is asked.
+fn answer(exchange: &Exchange) -> Option<Result<Answer, Failed>> {
+    let Exchange { routed, client, .. } = exchange;
+    let answer = match routed.own()? {
+        Own::Refuse(failed) => return Some(Err(failed.clone())),
+        // What a page of another origin may do is all that a preflight asks.
+        Own::Preflight(cors) => return Some(Ok(preflight(cors, client))),
+        Own::Redirect(redirect) => redirected(redirect, routed, client),
+        Own::Respond(response) => {
+            let text =
+                (!response.body.is_empty()).then(|| ("Content-Type", "text/plain; charset=utf-8".to_owned()));
+            Answer::own(response.status, text.into_iter().collect(), response.body.to_string())
         }
+    };
+    Some(Ok(match edit::of_response(routed, client, None) {
+        Some(edit) => answer.edited(edit),
+        None => answer,
+    }))
+}
+
+async fn give(worker: Rc<Worker>, mut exchange: Box<Exchange>, answer: Answer) -> Result<Ended, Stopped> {
+    let given = match &mut exchange.client {
+        Client::Http1(client) => http1::tell(&worker, client, &answer).await,
+        Client::Http2(client) => tell_http2(client, &answer),
+    };
+    match given {
+        Some(answered) => Ok((exchange, answered)),
+        None => Err((exchange, Failed::client_gone())),
     }
+}
+
+fn tell_http2(client: &mut Http2, answer: &Answer) -> Option<Answered> {
+    let (response, body) = answer.to_stream();
+    let ended = client.request.method == http::Method::HEAD || body.is_empty();
+    let mut send = client.respond.send_response(response, ended).ok()?;
+    if !ended {
+        send.send_data(body, true).ok()?;
+    }
+    Some(Answered { status: answer.status, ..Answered::default() })
 }
 
 /// HTTPRequestRedirectFilter.
 fn redirected(redirect: &Redirect, routed: &Routed, client: &Client) -> Answer {
     let scheme = redirect.scheme.as_deref().unwrap_or("http");
     let authority = String::from_utf8_lossy(client.authority());
-    let own = host_of(&authority);
-    let host = redirect.hostname.as_deref().unwrap_or(own);
+    let dialled = routed.dialled();
+    // A client of HTTP/1.0 need not say whom it asks.
+    let own = match host_of(&authority) {
+        "" => dialled.map(host_at).unwrap_or_default(),
+        host => host.to_owned(),
+    };
+    let host = redirect.hostname.as_deref().unwrap_or(&own);
     // Of a scheme that was asked for its own port; else that of the destination.
-    let port = redirect.port.or_else(|| if redirect.scheme.is_some() { None } else { routed.port() });
+    let port =
+        redirect.port.or_else(|| dialled.filter(|_| redirect.scheme.is_none()).map(|address| address.port()));
     let port = port.filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
     let target = client.path();
     let (path, query) = policy::path::split(&target);
@@ -101,6 +120,14 @@ fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
+    }
+}
+
+/// An address as the host of a URL.
+fn host_at(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
     }
 }
 

@@ -90,6 +90,7 @@ type Events = HashMap<Event, u64, foldhash::fast::RandomState>;
 enum Event {
     Detection { direction: Direction, protocol: &'static str, how: &'static str },
     Handshake { direction: Direction, outcome: &'static str, key_exchange: &'static str },
+    Mirror { outcome: &'static str },
 }
 
 impl Telemetry {
@@ -172,6 +173,12 @@ impl Worker {
     /// "" where none was agreed.
     pub fn handshake(&self, direction: Direction, outcome: &'static str, key_exchange: &'static str) {
         self.count(Event::Handshake { direction, outcome, key_exchange });
+    }
+
+    /// Counts a copy of a request that a rule wants: "answered", "failed", or why it was given up or not made ("behind", "slow",
+    /// "limit", "unresolved").
+    pub fn mirrored(&self, outcome: &'static str) {
+        self.count(Event::Mirror { outcome });
     }
 
     /// Counts a reason where no edge is known yet; with an edge in hand use [`Edge::failed`].

@@ -196,6 +196,13 @@ impl Snapshot {
                 counter(&mut family, &labels, *count)?;
             }
         }
+        let help = "Copies of requests (RequestMirror), by what became of them.";
+        let mut family = encoder.encode_descriptor("weft_mirrors", help, None, MetricType::Counter)?;
+        for (event, count) in &self.events {
+            if let Event::Mirror { outcome } = event {
+                counter(&mut family, &[("outcome", *outcome)], *count)?;
+            }
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use control_translate::Mesh;
 use policy::{ServicePort, WorkloadName};
 use proxy_wire::{checksum, v1};
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -167,8 +168,20 @@ impl<K, P> Default for Answers<K, P> {
     }
 }
 
+/// All namespaces that have no routes of their own are answered alike: it is made once.
 fn outbound(mesh: &Mesh<'_>) -> impl Fn(&(SocketAddr, Namespace)) -> v1::OutboundPolicy {
-    |(destination, namespace)| (&mesh.outbound(*destination, namespace)).into()
+    let common = RefCell::new(None);
+    move |(destination, namespace)| {
+        let make = || v1::OutboundPolicy::from(&mesh.outbound(*destination, namespace));
+        if mesh.has_routes_of_its_own(*destination, namespace) {
+            return make();
+        }
+        // Questions come in the order of their destinations.
+        match &mut *common.borrow_mut() {
+            Some((of, content)) if of == destination => Clone::clone(content),
+            common => common.insert((*destination, make())).1.clone(),
+        }
+    }
 }
 
 fn endpoints(mesh: &Mesh<'_>) -> impl Fn(&(ServicePort, Zone)) -> v1::EndpointSet {

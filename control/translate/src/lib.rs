@@ -70,6 +70,13 @@ impl Mesh<'_> {
         }
     }
 
+    /// Those who ask from a namespace may be answered otherwise than all others: there are routes of their own.
+    pub fn has_routes_of_its_own(&self, destination: SocketAddr, namespace: &str) -> bool {
+        let Found::Service(backend) = self.index.by_address(destination) else { return false };
+        *namespace != *backend.service.namespace
+            && self.index.routes_of(&backend.service).any(|route| *route.key.namespace == *namespace)
+    }
+
     /// The endpoints of a backend for a caller in `zone`, by address, of both families. Those of an unknown backend
     /// are none.
     pub fn endpoints(&self, backend: &ServicePort, zone: Option<&str>) -> Vec<Endpoint> {

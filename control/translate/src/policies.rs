@@ -96,6 +96,9 @@ pub(crate) fn breaches(policy: &Policy) -> Vec<(String, String)> {
         PolicySpec::XBackendTraffic(spec) => {
             session(&spec.session_persistence);
             let budget = spec.retry_constraint.as_ref().map(|constraint| constraint.budget());
+            if budget.as_ref().and_then(|budget| budget.percent).is_some_and(|percent| percent > 100) {
+                found.push(("spec.retryConstraint.budget.percent".into(), "it must be 0 to 100".into()));
+            }
             let rate = budget.as_ref().and_then(|budget| budget.min_retry_rate.as_ref());
             for (field, time) in [
                 ("budget.interval", budget.as_ref().and_then(|budget| budget.interval)),

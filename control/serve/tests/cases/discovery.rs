@@ -76,6 +76,38 @@ async fn a_destination_that_nobody_knows_is_external_until_somebody_does() {
     assert_eq!(endpoint.identity, "spiffe://cluster.local/ns/shop/sa/cart");
 }
 
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: mine, namespace: web}
+spec:
+  parentRefs: [{group: '', kind: Service, name: cart, namespace: shop}]
+  rules: [{backendRefs: [{name: cart, namespace: shop, port: 80}]}]
+";
+
+#[tokio::test]
+async fn routes_of_a_namespace_are_for_those_who_ask_from_it() {
+    let control = shop().await;
+    let from = |workload: &str| v1::OutboundTarget { workload: workload.into(), ..target("10.96.0.10:80") };
+    let mut outbound = control.outbound().await;
+    let mut own = outbound.watch(from("web/page-1")).await.expect("a watch").into_inner();
+    let mut others = outbound.watch(from("shop/customer-1")).await.expect("a watch").into_inner();
+    assert_eq!(next(&mut own).await.policy.expect("content").routes, None);
+    assert_eq!(next(&mut others).await.policy.expect("content").routes, None);
+
+    control.replace("web.yaml", ROUTE);
+    let rule = |update: v1::OutboundUpdate| match update.policy.expect("content").routes {
+        Some(v1::outbound_policy::Routes::Http(table)) => table.rules[0].source.clone().expect("a source"),
+        routes => panic!("{routes:?}"),
+    };
+    assert_eq!(rule(next(&mut own).await).namespace, "web");
+    // What the others hear of next is a route of the Service's own namespace: of the one of web they heard nothing.
+    control.replace("shop.yaml", &ROUTE.replace("namespace: web", "namespace: shop"));
+    assert_eq!(rule(next(&mut others).await).namespace, "shop");
+    std::fs::remove_file(control.path("manifests/web.yaml")).expect("a manifest");
+    assert_eq!(rule(next(&mut own).await).namespace, "shop");
+}
+
 #[tokio::test]
 async fn endpoints_come_and_go_with_their_pods() {
     let control = shop().await;

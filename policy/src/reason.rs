@@ -88,6 +88,9 @@ reasons! {
     HttpResponseTimeout "http_response_timeout" 504
         "The next hop did not answer in time."
         "The details name the limit: a gRPC caller's grpc-timeout is kept as it stands.";
+    ConnectionReadTimeout "connection_read_timeout" 504
+        "Nothing moved for longer than a policy allows."
+        "The details name the limit and the TrafficPolicy that sets it; look at who was to send, or to read, and did not.";
     HttpUpgradeFailed "http_upgrade_failed" 502
         "The change of protocol that the client asked for failed."
         "Does the application support this upgrade on this path?";
@@ -116,7 +119,7 @@ impl Reason {
     /// and limits have statuses of their own.
     pub fn grpc_status(self) -> u16 {
         match self {
-            Self::HttpResponseTimeout => 4,
+            Self::HttpResponseTimeout | Self::ConnectionReadTimeout => 4,
             Self::DestinationNotFound => 12,
             Self::HttpRequestError
             | Self::HttpProtocolError

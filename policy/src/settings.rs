@@ -50,15 +50,15 @@ pub struct Retry {
     /// Outcomes of gRPC calls (none).
     pub grpc_codes: Option<Set<Vec<u16>>>,
     /// What a proxy answers by itself (none): they hold for every method. Without them an idempotent request is sent again after
-    /// a connection that broke, and no other one is.
+    /// a connection that broke or an attempt that took too long, and no other one is.
     pub reasons: Option<Set<Vec<Reason>>>,
     /// Times that it is sent once more (1 where there is a code or a reason).
     pub attempts: Option<Set<u32>>,
     /// As `backend_request`, and it goes before that.
     pub per_try_timeout: Option<Set<Duration>>,
-    /// Between two attempts at least (25 ms), doubled with each, with jitter.
+    /// Between two attempts at least (25 ms). By chance more: up to twice as much for each attempt before.
     pub backoff_base: Option<Set<Duration>>,
-    /// And at most (250 ms).
+    /// And at most (ten times the least).
     pub backoff_max: Option<Set<Duration>>,
     /// Bytes of a body that are kept for it (64 KiB); a longer one is sent once.
     pub body_limit: Option<Set<u64>>,

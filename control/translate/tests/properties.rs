@@ -225,12 +225,14 @@ fn backend_policy() -> impl Strategy<Value = Value> {
 }
 
 fn x_policy() -> impl Strategy<Value = Value> {
-    (place(), select(vec!["0s", "5s"]), select(vec![30, 130])).prop_map(|((namespace, name, created), interval, percent)| {
-        json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
+    (place(), select(vec!["0s", "5s"]), select(vec![30, 130])).prop_map(
+        |((namespace, name, created), interval, percent)| {
+            json!({"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
             "metadata": metadata(namespace, name, created),
             "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "a"}],
                 "retryConstraint": {"budget": {"interval": interval, "percent": percent}}}})
-    })
+        },
+    )
 }
 
 fn object(value: &Value) -> Object {

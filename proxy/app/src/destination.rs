@@ -2,6 +2,7 @@
 //! the local application. Each follows its watch: a look at a version number a request, and more only when it has moved.
 
 use crate::{
+    allowance::Allowance,
     discovery::Watched,
     hop::{Hop, Program, Way},
     session,
@@ -10,8 +11,9 @@ use crate::{
 };
 use policy::{
     BackendRef, Endpoint, Found, Inbound, Outbound, Protocol, Reason, ServicePort, SpiffeId, Target, limits,
+    settings::{FailureAccrual, Set},
 };
-use proxy_balance::{Balancer, InFlight, Load, Outcome};
+use proxy_balance::{Accrual, Balancer, InFlight, Load, NoChoice, Outcome, Switched};
 use proxy_http::{failed::Failed, plain::Plain};
 use std::{
     cell::{Cell, RefCell},
@@ -31,6 +33,8 @@ pub struct Destination {
     pub address: SocketAddr,
     watched: Arc<Watched<Outbound>>,
     resolved: RefCell<Option<Rc<Resolved>>>,
+    /// Of what is no Service.
+    allowance: Rc<Allowance>,
     used: Cell<Instant>,
 }
 
@@ -42,6 +46,8 @@ pub struct Resolved {
     /// `service` as a label.
     pub label: Option<Rc<str>>,
     pub address: SocketAddr,
+    /// Of what is no Service.
+    pub allowance: Rc<Allowance>,
     /// Where traffic goes that no rule is for.
     target: Hops,
     /// The backends of each rule that was used already, with those of them that were.
@@ -71,11 +77,13 @@ pub struct Chosen {
     last: bool,
     in_flight: RefCell<Option<InFlight>>,
     answered: Cell<Option<Instant>>,
+    /// Where its breaker is, if it has one.
+    judge: Option<Box<(Rc<Dialled>, Accrual)>>,
 }
 
 impl Chosen {
     fn new(hop: Rc<Hop>, load: Load, last: bool) -> Self {
-        Self { hop, load, last, in_flight: RefCell::default(), answered: Cell::default() }
+        Self { hop, load, last, in_flight: RefCell::default(), answered: Cell::default(), judge: None }
     }
 
     /// How long it may take to connect there, where a policy allows `connect`: longer when there is nothing better to do, so
@@ -86,7 +94,11 @@ impl Chosen {
 
     /// A request goes there.
     pub fn start(&self, now: Instant) {
-        *self.in_flight.borrow_mut() = Some(self.load.start(now.into_std()));
+        let mut in_flight = self.load.start(now.into_std());
+        if self.judge.is_some() {
+            in_flight.probe(Instant::now().into_std());
+        }
+        *self.in_flight.borrow_mut() = Some(in_flight);
     }
 
     /// A connection stands, which may have had to be made first.
@@ -110,16 +122,26 @@ impl Chosen {
         self.answered.get()
     }
 
-    pub fn finish(&self, now: Instant, outcome: Outcome) {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish(now.into_std(), outcome);
+    /// `good`: what its breaker is told of it, if anything.
+    pub fn finish(&self, worker: &Worker, now: Instant, outcome: Outcome, good: Option<bool>) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        if let (Some(judge), Some(good)) = (&self.judge, good) {
+            let (dialled, accrual) = &**judge;
+            let (mut balancer, mut rng) = (dialled.backend.balancer.borrow_mut(), worker.rng.borrow_mut());
+            match balancer.judge(&in_flight, good, now.into_std(), accrual, &mut rng) {
+                Some(Switched::Opened) => self.hop.edge.breaker_opened(),
+                Some(Switched::Closed) => self.hop.edge.breaker_closed(),
+                None => {}
+            }
         }
+        in_flight.finish(now.into_std(), outcome);
     }
 }
 
 impl Destination {
     pub fn new(address: SocketAddr, watched: Arc<Watched<Outbound>>) -> Self {
-        Self { address, watched, resolved: RefCell::default(), used: Cell::new(Instant::now()) }
+        let (resolved, allowance, used) = (RefCell::default(), Rc::default(), Cell::new(Instant::now()));
+        Self { address, watched, resolved, allowance, used }
     }
 
     /// Until control's first word, or for as long as that may take.
@@ -155,7 +177,8 @@ impl Destination {
             }
         };
         let label = service.as_ref().map(|service| service.to_string().into());
-        Resolved { version, policy, service, label, address, target, backends: RefCell::default() }
+        let (allowance, backends) = (self.allowance.clone(), RefCell::default());
+        Resolved { version, policy, service, label, address, allowance, target, backends }
     }
 
     /// False when it is to be forgotten: nobody holds or has used it for long, or no news of it will come any more.
@@ -202,11 +225,24 @@ impl Hops {
     }
 
     /// A hop, another one than those that were tried if there is one.
-    pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+    pub async fn choose(
+        &self,
+        worker: &Worker,
+        tried: &[Rc<Hop>],
+        accrual: Option<&Set<FailureAccrual>>,
+    ) -> Result<Chosen, Failed> {
         match self {
             Self::None => Err(Failed::untouched(Reason::ProxyInternalError, "nothing was decided")),
             Self::One(hop) => Ok(Chosen::new(hop.clone(), Load::default(), true)),
-            Self::Balanced(dialled) => dialled.backend.choose(worker, tried, dialled.address).await,
+            Self::Balanced(dialled) => dialled.choose(worker, tried, accrual).await,
+        }
+    }
+
+    /// What may be done to the Service.
+    pub fn allowance(&self) -> Option<&Allowance> {
+        match self {
+            Self::None | Self::One(_) => None,
+            Self::Balanced(dialled) => Some(&dialled.backend.allowance),
         }
     }
 
@@ -222,6 +258,57 @@ impl Hops {
     }
 }
 
+impl Dialled {
+    async fn choose(
+        self: &Rc<Self>,
+        worker: &Worker,
+        tried: &[Rc<Hop>],
+        accrual: Option<&Set<FailureAccrual>>,
+    ) -> Result<Chosen, Failed> {
+        let Self { address, backend } = &**self;
+        backend.look(worker).await;
+        if !tried.is_empty()
+            && (tried.len() + 1 >= ATTEMPTS || !backend.others(tried.iter()))
+            && backend.may_fall_back(tried.iter(), *address)
+        {
+            let original = Endpoint { address: *address, identity: None, workload: None };
+            return Ok(Chosen::new(worker.hop(&original, Some(&backend.service)), Load::default(), true));
+        }
+        let (now, mut rng) = (Instant::now().into_std(), worker.rng.borrow_mut());
+        let mut balancer = backend.balancer.borrow_mut();
+        let attempt = tried.len() + 1;
+        let last = attempt >= ATTEMPTS || attempt >= balancer.len();
+        let breaker = accrual.map(|set| accrual_of(&set.value));
+        let picked = match &breaker {
+            None => balancer.pick(now, &mut rng, tried).ok_or(NoChoice::Empty),
+            Some(breaker) => balancer.pick_closed(now, &mut rng, tried, breaker),
+        };
+        match picked {
+            Ok(picked) => {
+                let chosen = Chosen::new(picked.endpoint.clone(), picked.load, last);
+                Ok(Chosen { judge: breaker.map(|breaker| Box::new((self.clone(), breaker))), ..chosen })
+            }
+            Err(NoChoice::Empty) => {
+                let detail = format!("{} has no endpoint", backend.service);
+                Err(Failed::untouched(Reason::DestinationUnavailable, detail))
+            }
+            Err(NoChoice::Open(count)) => {
+                let by = accrual.map_or("", |set| set.by.as_str());
+                let detail = format!(
+                    "{count} of {count} endpoints of {} rest (failureAccrual of {by})",
+                    backend.service
+                );
+                Err(Failed::new(Reason::CircuitOpen, detail))
+            }
+        }
+    }
+}
+
+fn accrual_of(policy: &FailureAccrual) -> Accrual {
+    let FailureAccrual { max_failures, min_penalty, max_penalty, jitter, max_ejection } = *policy;
+    Accrual { max_failures, min_penalty, max_penalty, jitter, max_ejection }
+}
+
 /// The endpoints of a Service port, of one address family.
 pub struct Backend {
     service: ServicePort,
@@ -229,61 +316,39 @@ pub struct Backend {
     watched: Arc<Watched<Vec<Endpoint>>>,
     seen: Cell<u64>,
     balancer: RefCell<Balancer<Rc<Hop>>>,
+    allowance: Allowance,
     used: Cell<Instant>,
 }
 
 impl Backend {
-    pub fn new(service: ServicePort, ipv4: bool, watched: Arc<Watched<Vec<Endpoint>>>) -> Self {
+    pub fn new(
+        service: ServicePort,
+        ipv4: bool,
+        watched: Arc<Watched<Vec<Endpoint>>>,
+        allowance: Allowance,
+    ) -> Self {
         Self {
             service,
             ipv4,
             watched,
             seen: Cell::new(0),
             balancer: RefCell::default(),
+            allowance,
             used: Cell::new(Instant::now()),
         }
     }
 
-    async fn choose(
-        &self,
-        worker: &Worker,
-        tried: &[Rc<Hop>],
-        dialled: SocketAddr,
-    ) -> Result<Chosen, Failed> {
-        let now = self.known(worker).await;
-        if !tried.is_empty()
-            && (tried.len() + 1 == ATTEMPTS || !self.others(tried.iter()))
-            && self.may_fall_back(tried.iter(), dialled)
-        {
-            let original = Endpoint { address: dialled, identity: None, workload: None };
-            return Ok(Chosen::new(worker.hop(&original, Some(&self.service)), Load::default(), true));
-        }
-        let mut balancer = self.balancer.borrow_mut();
-        let mut rng = worker.rng.borrow_mut();
-        let attempt = tried.len() + 1;
-        let last = attempt == ATTEMPTS || attempt >= balancer.len();
-        match balancer.pick(now.into_std(), &mut rng, tried) {
-            Some(picked) => Ok(Chosen::new(picked.endpoint.clone(), picked.load, last)),
-            None => Err(Failed::untouched(
-                Reason::DestinationUnavailable,
-                format!("{} has no endpoint", self.service),
-            )),
-        }
-    }
-
-    /// Waits for control's first word, and takes over its last one.
-    async fn known(&self, worker: &Worker) -> Instant {
+    /// Until control's first word, and what it has said since.
+    async fn look(&self, worker: &Worker) {
         if self.seen.get() == 0 && self.watched.latest().is_none() {
             self.watched.first(limits::DISCOVERY_WAIT).await;
         }
         self.refresh(worker);
-        let now = Instant::now();
-        self.used.set(now);
-        now
+        self.used.set(Instant::now());
     }
 
     async fn keyed(&self, worker: &Worker, key: u64) -> Option<Chosen> {
-        self.known(worker).await;
+        self.look(worker).await;
         let balancer = self.balancer.borrow();
         let (hop, load) = balancer.iter().find(|(hop, _)| hop.key == key)?;
         Some(Chosen::new(hop.clone(), load.clone(), balancer.len() == 1))
@@ -324,9 +389,12 @@ impl Backend {
         let mut balancer = self.balancer.borrow_mut();
         let held: HashMap<Endpoint, Rc<Hop>> =
             balancer.iter().map(|(hop, _)| (hop.endpoint.clone(), hop.clone())).collect();
-        balancer.update(self.taken(&endpoints).map(|endpoint| {
+        let open: Vec<Rc<Hop>> =
+            balancer.iter().filter(|(_, load)| load.is_open()).map(|(hop, _)| hop.clone()).collect();
+        let removed = balancer.update(self.taken(&endpoints).map(|endpoint| {
             held.get(endpoint).cloned().unwrap_or_else(|| worker.hop(endpoint, Some(&self.service)))
         }));
+        open.iter().filter(|hop| removed.contains(hop)).for_each(|hop| hop.edge.breaker_closed());
     }
 
     pub fn sweep(&self, now: Instant, held: bool) -> bool {

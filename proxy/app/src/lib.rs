@@ -4,6 +4,7 @@
 //! (`policy`, `proxy-detect`, `proxy-balance`), bytes are moved elsewhere (`proxy-http`); here they meet.
 
 pub mod admin;
+mod allowance;
 pub mod await_ready;
 pub mod control;
 pub mod cpus;

@@ -88,6 +88,7 @@ impl<'a> Parties<'a> {
             server_identity: &self.server,
             tls: self.tls,
             attempts: 0,
+            out_of_budget: false,
             from_client: 0,
             to_client: 0,
             failure: None,

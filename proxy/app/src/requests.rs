@@ -1,15 +1,21 @@
 //! Requests: the stages that each passes, and what becomes of a failure. HTTP/1 brings them one after the other on a
 //! connection, HTTP/2 side by side on its streams.
 
+mod attempt;
 mod edit;
+mod fault;
+mod hedge;
 mod http1;
+mod limit;
 mod line;
 mod mirror;
 mod own;
+mod retry;
+mod time;
 
 use crate::{
-    destination::{ATTEMPTS, Chosen},
-    hop::{Hop, Way},
+    destination::Chosen,
+    hop::Hop,
     logged::{self, Origin},
     respond::Answer,
     routed::Routed,
@@ -18,24 +24,22 @@ use crate::{
     worker::Worker,
 };
 use line::log;
-use policy::{Protocol, Reason};
+use policy::Reason;
 use proxy_balance::Outcome;
 use proxy_http::{
     client::{Client, Http2},
     connection::Connection,
-    exchange::{Answered, Progress, exchange as carry},
+    exchange::Answered,
     failed::{Failed, Replay},
-    grpc,
-    head::mark_untouched,
-    idle_age::Repeat,
-    next_hop::NextHop,
-    plain::{Plain, Taken},
+    head::{mark_failed, mark_untouched},
     served::Served,
-    streams::Lease,
 };
-use std::{future::Future, rc::Rc};
-use tokio::time::{Instant, timeout_at};
+use retry::Repeats;
+use std::rc::Rc;
+use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
+
+pub use time::{Deadline, silent};
 
 /// Who asks, and where requests may go.
 pub struct Requests<R> {
@@ -58,7 +62,11 @@ pub struct Exchange {
     client: Client,
     routed: Routed,
     chosen: Option<Chosen>,
+    /// Where it is not to go again, if it can be helped.
     tried: Vec<Rc<Hop>>,
+    /// How often it was sent before.
+    attempts: usize,
+    repeats: Repeats,
     /// When its head was there.
     begun: Instant,
     /// What the proxy's own answer was for.
@@ -121,129 +129,63 @@ impl<R: Route> Requests<R> {
 fn stages(worker: &Rc<Worker>, direction: Direction) -> impl Stage + use<> {
     ServiceBuilder::new()
         .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
+        .layer(layer_fn(|inner| fault::inject(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| own::answer_by_rule(worker.clone(), direction, inner)))
-        .layer(layer_fn(replay))
+        .layer(layer_fn(|inner| limit::bound(worker.clone(), direction, inner)))
+        .layer(layer_fn(retry::repeat))
         .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
-        .layer(layer_fn(|inner| measure(direction, inner)))
+        .layer(layer_fn(|inner| measure(worker.clone(), direction, inner)))
         .service(service_fn({
             let worker = worker.clone();
-            move |exchange| forward(worker.clone(), exchange)
+            move |exchange| attempt::forward(worker.clone(), exchange)
         }))
 }
 
 impl Exchange {
     fn new(client: Client, routed: Routed) -> Self {
-        Self { client, routed, chosen: None, tried: Vec::new(), begun: Instant::now(), failed: None }
+        Self {
+            client,
+            routed,
+            chosen: None,
+            tried: Vec::new(),
+            attempts: 0,
+            repeats: Repeats::default(),
+            begun: Instant::now(),
+            failed: None,
+        }
     }
 
     fn chosen(&self) -> &Chosen {
         self.chosen.as_ref().expect("the stage `balance` stands before")
     }
-}
 
-/// The last stage: one attempt, to the hop that was chosen.
-async fn forward(worker: Rc<Worker>, mut exchange: Box<Exchange>) -> Result<Ended, Stopped> {
-    match attempt(&worker, &mut exchange).await {
-        Ok(answered) => Ok((exchange, answered)),
-        Err(failed) => Err((exchange, failed)),
+    /// It is sent nowhere, for this.
+    fn count_unsent(&self, worker: &Worker, direction: Direction, failed: &Failed) {
+        let (service, elapsed) = (self.routed.service.as_deref(), self.begun.elapsed());
+        worker.telemetry.unsent(direction, service, Some(failed.reason), failed.status(), elapsed);
     }
 }
 
-async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, Failed> {
-    let Exchange { client, routed, chosen, tried, .. } = exchange;
-    let chosen = chosen.as_ref().expect("the stage `balance` stands before");
-    let mut held = hold(client, routed, chosen, !tried.is_empty()).await?;
-    chosen.connected();
-    client.count_down();
-    let edits = edit::of_response(routed, client, Some(&chosen.hop));
-    let progress =
-        Progress { ending: worker.draining(), answered: &|| chosen.answered(), edit: edits.as_deref() };
-    let hop = match &mut held {
-        Held::Stream(lease) => NextHop::Stream(lease),
-        Held::Plain(_, taken) => NextHop::Plain {
-            connection: &mut taken.connection,
-            reused: taken.reused,
-            header_bytes: worker.dialer.header_bytes,
-        },
-    };
-    let answered = carry(client, hop, progress).await;
-    if let Held::Plain(plain, taken) = held {
-        match &answered {
-            Ok(answered) if answered.hop_reusable => plain.give_back(taken.connection),
-            Ok(_) => {}
-            Err(failed) => plain.lost(&taken, failed),
-        }
-    }
-    answered
-}
-
-/// What carries an attempt to its hop.
-enum Held<'a> {
-    Stream(Lease),
-    Plain(&'a Plain, Taken),
-}
-
-/// A place on a connection to the hop, in the version of HTTP that is spoken there. `again`: a connection has died under the
-/// request before.
-async fn hold<'a>(
-    client: &Client,
-    routed: &Routed,
-    chosen: &'a Chosen,
-    again: bool,
-) -> Result<Held<'a>, Failed> {
-    let wait = chosen.wait(routed.connect_wait());
-    let (streams, program) = match &chosen.hop.way {
-        Way::Peer(streams) => (Some(streams), None),
-        Way::Program(program) => (speaks_http2(routed, client).then_some(&program.streams), Some(program)),
-    };
-    if let Some(streams) = streams {
-        let lease = within(client, streams.lease(wait)).await?;
-        // Many programs take a WebSocket over HTTP/1.1 alone (RFC 8441 §3).
-        if program.is_none() || !client.is_websocket() || lease.upgrades().await {
-            return Ok(Held::Stream(lease));
-        }
-    }
-    let plain = &program.expect("a peer has streams").plain;
-    let repeatable = !client.has_body() && is_idempotent(client.method());
-    let repeat = if repeatable { Repeat::Possible } else { Repeat::Impossible };
-    let take = async { if again { plain.fresh(wait).await } else { plain.take(wait, repeat).await } };
-    Ok(Held::Plain(plain, within(client, take).await?))
-}
-
-/// Waits no longer than a gRPC caller does.
-async fn within<T>(client: &Client, wait: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    match client.deadline() {
-        None => wait.await,
-        Some(deadline) => timeout_at(deadline, wait).await.unwrap_or_else(|_| Err(grpc::overdue())),
-    }
-}
-
-/// The client does so, or the owner of the port says that it does. A WebSocket may meet a server that is of HTTP/1.1 alone.
-fn speaks_http2(routed: &Routed, client: &Client) -> bool {
-    match routed.protocol {
-        Protocol::Http2 | Protocol::Grpc => true,
-        Protocol::Http1 if client.is_websocket() => false,
-        _ => client.version() == http::Version::HTTP_2,
-    }
-}
-
-/// Counts an attempt, on the edge to its hop. One that will be made again elsewhere is no request of that edge.
-fn measure<S>(direction: Direction, inner: S) -> impl Stage
+/// Counts an attempt, on the edge to its hop, and judges the endpoint by it. One of which nothing was executed and that will be made
+/// again is no request of that edge.
+fn measure<S>(worker: Rc<Worker>, direction: Direction, inner: S) -> impl Stage
 where
     S: Stage,
 {
     service_fn(move |exchange: Box<Exchange>| {
-        let mut inner = inner.clone();
+        let (worker, mut inner) = (worker.clone(), inner.clone());
         async move {
             let chosen = exchange.chosen();
-            let edge = chosen.hop.edge.clone();
-            let begin = if exchange.tried.is_empty() { exchange.begun } else { Instant::now() };
+            let begin = if exchange.attempts == 0 { exchange.begun } else { Instant::now() };
             chosen.start(begin);
-            edge.request_started();
+            chosen.hop.edge.request_started();
             let ended = inner.call(exchange).await;
-            let now = Instant::now();
+            let (now, good) = (Instant::now(), judgement(&ended));
+            // Of several that were asked, the one that has answered.
+            let (Ok((exchange, _)) | Err((exchange, _))) = &ended;
+            let (chosen, edge) = (exchange.chosen(), &exchange.chosen().hop.edge);
             match &ended {
-                Ok((exchange, answered)) => {
+                Ok((_, answered)) => {
                     edge.request_finished(answered.status, now - begin);
                     if let Some(status) = answered.grpc_status {
                         edge.grpc_finished(status);
@@ -253,11 +195,13 @@ where
                     let (sent, received) = if outbound { (request, response) } else { (response, request) };
                     edge.sent(sent);
                     edge.received(received);
-                    exchange.chosen().finish(now, Outcome::Answered);
+                    chosen.finish(&worker, now, Outcome::Answered, good);
                 }
                 Err((exchange, failed)) => {
                     if exchange.may_replay(failed) {
                         edge.request_moved(failed.reason);
+                    } else if exchange.is_to_be_repeated() {
+                        edge.request_finished(0, now - begin);
                     } else {
                         edge.failed(failed.reason);
                         let status = if failed.answered { 0 } else { failed.status() };
@@ -265,12 +209,31 @@ where
                     }
                     let unreachable = failed.replay == Replay::Untouched;
                     let outcome = if unreachable { tcp::unreached(failed) } else { Outcome::Failed };
-                    exchange.chosen().finish(now, outcome);
+                    chosen.finish(&worker, now, outcome, good);
                 }
             }
             ended
         }
     })
+}
+
+/// What an attempt says of its endpoint; `None`: nothing.
+fn judgement(ended: &Result<Ended, Stopped>) -> Option<bool> {
+    match ended {
+        Ok((_, answered)) => {
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+            let failed = answered.grpc_status.is_some_and(|status| matches!(status, 2 | 4 | 13 | 14 | 15));
+            Some(answered.status < 500 && !failed)
+        }
+        Err((_, failed)) => {
+            let ours = matches!(
+                failed.reason,
+                Reason::ConnectionLimitReached | Reason::RequestLimitReached | Reason::ProxyInternalError
+            );
+            let of_client = failed.by_client || failed.reason == Reason::HttpRequestError;
+            (!ours && !of_client).then_some(false)
+        }
+    }
 }
 
 /// Chooses the hop of an attempt.
@@ -284,41 +247,14 @@ where
             match exchange.routed.choose(&worker, &exchange.tried).await {
                 Ok(chosen) => exchange.chosen = Some(chosen),
                 Err(failed) => {
-                    let (service, elapsed) = (exchange.routed.service.as_deref(), exchange.begun.elapsed());
-                    worker.telemetry.unsent(
-                        direction,
-                        service,
-                        Some(failed.reason),
-                        failed.status(),
-                        elapsed,
-                    );
+                    exchange.consider(&worker, &failed);
+                    if !exchange.is_to_be_repeated() {
+                        exchange.count_unsent(&worker, direction, &failed);
+                    }
                     return Err((exchange, failed));
                 }
             }
             inner.call(exchange).await
-        }
-    })
-}
-
-/// Sends a request again when nothing of it can have been executed, to another endpoint if there is one.
-fn replay<S>(inner: S) -> impl Stage
-where
-    S: Stage,
-{
-    service_fn(move |exchange: Box<Exchange>| {
-        let mut inner = inner.clone();
-        async move {
-            let mut exchange = exchange;
-            // One place from which the rest is called: each has room in the future for all that is within.
-            loop {
-                match inner.call(exchange).await {
-                    Err((stopped, failed)) if stopped.may_replay(&failed) => {
-                        exchange = stopped;
-                        exchange.tried.extend(exchange.chosen.take().map(|chosen| chosen.hop));
-                    }
-                    ended => return ended,
-                }
-            }
         }
     })
 }
@@ -375,6 +311,8 @@ fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) 
     }
     if untouched {
         mark_untouched(response.headers_mut(), failed);
+    } else if client.request.wire {
+        mark_failed(response.headers_mut(), failed);
     }
     let status = response.status().as_u16();
     if let Ok(mut send) = client.respond.send_response(response, body.is_empty())
@@ -390,22 +328,6 @@ fn tell_http2(client: &mut Http2, answer: &Answer, failed: &Failed, grpc: bool) 
 trait Stage: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone {}
 
 impl<S: Service<Box<Exchange>, Response = Ended, Error = Stopped> + Clone> Stage for S {}
-
-impl Exchange {
-    /// May the request be sent once more after this? (RFC 9110 §9.2.2)
-    fn may_replay(&self, failed: &Failed) -> bool {
-        let tried = self.tried.iter().chain(self.chosen.as_ref().map(|chosen| &chosen.hop));
-        let safe = match failed.replay {
-            // The same endpoint again makes sense when it was only the connection that went.
-            Replay::Untouched => {
-                failed.reason == Reason::ConnectionTerminated || self.routed.hops.others(tried)
-            }
-            Replay::IfIdempotent => is_idempotent(self.client.method()),
-            Replay::Never => false,
-        };
-        safe && !failed.answered && self.tried.len() + 1 < ATTEMPTS
-    }
-}
 
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")

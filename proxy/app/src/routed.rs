@@ -2,6 +2,7 @@
 //! is held for as long as the request lasts.
 
 use crate::{
+    allowance::Allowance,
     destination::{Chosen, Hops, Resolved},
     hop::Hop,
     session::{self, Session},
@@ -10,8 +11,10 @@ use crate::{
 use http::{HeaderName, HeaderValue};
 use policy::{
     Action, BackendRef, BackendSettings, Cors, Facts, Fields, Filter, Forward, Found, PathMatch, Protocol,
-    Reason, Redirect, Routes, Rule, ServicePort, Settings, limits::LOCAL_CONNECT_WAIT, rule::pick,
-    settings::DirectResponse,
+    Reason, Redirect, Routes, Rule, ServicePort, Settings,
+    limits::LOCAL_CONNECT_WAIT,
+    rule::pick,
+    settings::{DirectResponse, RetryBudget, Set},
 };
 use proxy_http::{client::Client, failed::Failed};
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, time::Duration};
@@ -126,7 +129,8 @@ impl Routed {
         {
             return Ok(chosen);
         }
-        self.hops.choose(worker, tried).await
+        let accrual = self.backend().and_then(|backend| backend.accrual.as_ref());
+        self.hops.choose(worker, tried, accrual).await
     }
 
     /// By which a response of this hop tells its client the session, where it is a new one or was renewed.
@@ -196,6 +200,17 @@ impl Routed {
             (Some(rule), Some(at)) => rule.backends.get(at).map(|one| &one.settings),
             _ => Some(&ruled.resolved.policy.backend),
         }
+    }
+
+    /// What may be done to the backend.
+    pub fn allowance(&self) -> Option<&Allowance> {
+        let ruled = self.ruled.as_ref()?;
+        Some(self.hops.allowance().unwrap_or(&ruled.resolved.allowance))
+    }
+
+    /// What repetitions may add to its load.
+    pub fn budget(&self) -> Option<&Set<RetryBudget>> {
+        self.backend()?.budget.as_ref()
     }
 
     /// The filters of the rule, then those of the backend.

@@ -4,13 +4,15 @@ use crate::{
     destination::{ATTEMPTS, Chosen},
     hop::Hop,
     logged::{self, Origin},
+    requests::{Deadline, silent},
     routed::{Own, Routed},
-    telemetry::Direction,
+    telemetry::{Direction, Limited, Permit},
     worker::Worker,
 };
 use policy::Reason;
 use proxy_balance::Outcome;
 use proxy_http::{
+    bounds::{Bounds, Over},
     connection::Connection,
     failed::{Failed, Replay},
     kept::Kept,
@@ -29,11 +31,14 @@ pub struct Path<'a> {
     begun: Instant,
     /// The hops that it was sent to; the last one is where it went.
     tried: RefCell<Vec<Rc<Hop>>>,
+    /// Its part of the limit on connections, from the first attempt on.
+    permit: RefCell<Option<Permit>>,
 }
 
 impl<'a> Path<'a> {
     pub fn new(worker: &'a Rc<Worker>, direction: Direction, origin: Origin, routed: Routed) -> Self {
-        Self { worker, direction, origin, routed, begun: Instant::now(), tried: RefCell::default() }
+        let (begun, tried, permit) = (Instant::now(), RefCell::default(), RefCell::default());
+        Self { worker, direction, origin, routed, begun, tried, permit }
     }
 
     /// TLS is routed by the name that its client asks for.
@@ -50,6 +55,16 @@ impl<'a> Path<'a> {
     pub async fn carry(self, mut client: Connection, upstream: Option<(Upstream, Chosen)>) {
         let kept = Kept::default();
         let mut upstream = upstream;
+        let settings = self.routed.settings();
+        let deadline = Deadline::of_tunnel(settings, self.begun);
+        let bounds = Bounds {
+            deadline: deadline.map(|deadline| deadline.at),
+            idle: settings.timeouts.idle(),
+            failed: &|over| match (over, deadline) {
+                (Over::Deadline, Some(deadline)) => deadline.passed(settings),
+                _ => silent("timeouts.idle", &settings.timeouts.idle),
+            },
+        };
         loop {
             let connected = match upstream.take() {
                 Some(connected) => Ok(connected),
@@ -62,7 +77,7 @@ impl<'a> Path<'a> {
             let edge = chosen.hop.edge.clone();
             let in_flight = chosen.load.start(Instant::now().into_std());
             edge.connection_opened();
-            let (carried, ended) = connection.carry(&mut client, &kept).await;
+            let (carried, ended) = connection.carry(&mut client, &kept, bounds).await;
             edge.sent(carried.from_client);
             edge.received(carried.to_client);
             edge.connection_closed();
@@ -81,32 +96,47 @@ impl<'a> Path<'a> {
 
     /// Connects to a hop, and to another one when the first is not to be reached.
     pub async fn connect(&self) -> Result<(Upstream, Chosen), Failed> {
-        let (worker, hops) = (self.worker, &self.routed.hops);
-        if let Some(Own::Refuse(failed)) = self.routed.own() {
+        let worker = self.worker;
+        let count = |failed: &Failed| {
             worker.telemetry.reason(self.direction, self.routed.service.as_deref(), failed.reason);
+        };
+        if let Some(Own::Refuse(failed)) = self.routed.own() {
+            count(failed);
             return Err(failed.clone());
         }
+        self.limit().inspect_err(count)?;
         loop {
             let tried = self.tried.borrow().clone();
-            let chosen = hops.choose(worker, &tried).await.inspect_err(|failed| {
-                worker.telemetry.reason(self.direction, self.routed.service.as_deref(), failed.reason);
-            })?;
-            let in_flight = chosen.load.start(Instant::now().into_std());
+            let chosen = self.routed.choose(worker, &tried).await.inspect_err(count)?;
+            chosen.start(Instant::now());
             self.tried.borrow_mut().push(chosen.hop.clone());
             match chosen.hop.connect(chosen.wait(self.routed.connect_wait())).await {
                 Ok(upstream) => {
-                    in_flight.finish(Instant::now().into_std(), Outcome::Answered);
+                    chosen.finish(worker, Instant::now(), Outcome::Answered, Some(true));
                     return Ok((upstream, chosen));
                 }
                 Err(failed) => {
                     chosen.hop.edge.failed(failed.reason);
-                    in_flight.finish(Instant::now().into_std(), unreached(&failed));
+                    let ours = failed.reason == Reason::ConnectionLimitReached;
+                    chosen.finish(worker, Instant::now(), unreached(&failed), (!ours).then_some(false));
                     if !self.may_replay(&failed) {
                         return Err(failed);
                     }
                 }
             }
         }
+    }
+
+    /// Takes its part of the limit on connections.
+    fn limit(&self) -> Result<(), Failed> {
+        let (Some(allowance), Some(backend)) = (self.routed.allowance(), self.routed.backend()) else {
+            return Ok(());
+        };
+        if self.permit.borrow().is_none() {
+            let permit = allowance.take(Limited::Connections, backend.limits.max_connections.as_ref())?;
+            *self.permit.borrow_mut() = permit;
+        }
+        Ok(())
     }
 
     /// Nothing of the connection has reached anybody, and there is somebody else.

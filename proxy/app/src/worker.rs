@@ -2,6 +2,7 @@
 //! handles to discovery, credentials and telemetry.
 
 use crate::{
+    allowance::Allowance,
     destination::{Backend, Destination, Local},
     discovery::Discovery,
     hop::Hop,
@@ -120,7 +121,9 @@ impl Worker {
         if let Some(backend) = self.backends.borrow().get(&key) {
             return backend.clone();
         }
-        let backend = Rc::new(Backend::new(service.clone(), ipv4, self.discovery.endpoints(service)));
+        let allowance = Allowance::new(self.telemetry.usage(service));
+        let watched = self.discovery.endpoints(service);
+        let backend = Rc::new(Backend::new(service.clone(), ipv4, watched, allowance));
         self.backends.borrow_mut().insert(key, backend.clone());
         backend
     }

@@ -5,7 +5,7 @@ use std::collections::hash_map::{DefaultHasher, Entry};
 use std::hash::{BuildHasherDefault, Hash};
 use std::time::Instant;
 
-use crate::{Load, Rng};
+use crate::{Accrual, InFlight, Load, Rng, Switched};
 
 /// The endpoints of one backend, as one worker sees them.
 ///
@@ -14,6 +14,8 @@ use crate::{Load, Rng};
 #[derive(Debug)]
 pub struct Balancer<E> {
     slots: Vec<Slot<E>>,
+    /// A breaker may be open: without one, none is looked at.
+    tripped: bool,
 }
 
 #[derive(Debug)]
@@ -31,9 +33,18 @@ pub struct Picked<'a, E> {
     pub load: Load,
 }
 
+/// Why none was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoChoice {
+    /// There is no endpoint.
+    Empty,
+    /// The breakers of all are open, so many.
+    Open(usize),
+}
+
 impl<E> Default for Balancer<E> {
     fn default() -> Self {
-        Self { slots: Vec::new() }
+        Self { slots: Vec::new(), tripped: false }
     }
 }
 
@@ -71,13 +82,80 @@ impl<E: Clone + Eq + Hash> Balancer<E> {
             0 => return None,
             1 => 0,
             count => {
-                let index = self.choose(count, now, rng, avoid);
+                let index = self.choose(count, |at| at, now, rng, avoid);
                 self.slots[index].load.prepare_jitter(rng.fraction());
                 index
             }
         };
         let Slot { endpoint, load } = &self.slots[index];
         Some(Picked { endpoint, load: load.clone() })
+    }
+
+    /// The same, of those whose breakers are closed. One whose pause is over gets this request, if no other one tries it already: it
+    /// is to be told so, by [`InFlight::probe`].
+    pub fn pick_closed(
+        &mut self,
+        now: Instant,
+        rng: &mut Rng,
+        avoid: &[E],
+        accrual: &Accrual,
+    ) -> Result<Picked<'_, E>, NoChoice> {
+        self.close_lasting(now, accrual);
+        if !self.tripped {
+            return self.pick(now, rng, avoid).ok_or(NoChoice::Empty);
+        }
+        let due = |slot: &Slot<E>| slot.load.breaker().is_due(now);
+        let probe = self.slots.iter().position(|slot| due(slot) && !avoid.contains(&slot.endpoint));
+        let index = match probe {
+            Some(index) => index,
+            None => {
+                let closed: Vec<usize> =
+                    (0..self.slots.len()).filter(|&at| !self.slots[at].load.is_open()).collect();
+                match closed[..] {
+                    [] => self.slots.iter().position(due).ok_or(NoChoice::Open(self.slots.len()))?,
+                    [only] => only,
+                    _ => self.choose(closed.len(), |at| closed[at], now, rng, avoid),
+                }
+            }
+        };
+        let Slot { endpoint, load } = &self.slots[index];
+        load.prepare_jitter(rng.fraction());
+        Ok(Picked { endpoint, load: load.clone() })
+    }
+
+    /// Tells the breaker of a request's endpoint how it has ended, before that is over. What has become of the breaker, if anything.
+    pub fn judge(
+        &mut self,
+        request: &InFlight,
+        good: bool,
+        now: Instant,
+        accrual: &Accrual,
+        rng: &mut Rng,
+    ) -> Option<Switched> {
+        let breaker = request.breaker();
+        if good {
+            return breaker.succeeded(request.probe_number());
+        }
+        let slots = &self.slots;
+        let may_open = || {
+            let open = slots.iter().filter(|slot| slot.load.is_open()).count();
+            open < accrual.most(slots.len())
+        };
+        let switched = breaker.failed(now, request.probe_number(), accrual, rng, may_open);
+        self.tripped |= breaker.is_open();
+        switched
+    }
+
+    /// Closes the breakers whose probes are answered for long, and takes note when none is open any more.
+    fn close_lasting(&mut self, now: Instant, accrual: &Accrual) {
+        if self.tripped {
+            for slot in &self.slots {
+                if slot.load.breaker().lasts(now, accrual) {
+                    slot.load.breaker().close();
+                }
+            }
+            self.tripped = self.slots.iter().any(|slot| slot.load.is_open());
+        }
     }
 
     /// The endpoints and what is known of them, in the order of the last update.
@@ -97,17 +175,26 @@ impl<E: Clone + Eq + Hash> Balancer<E> {
         self.slots.is_empty()
     }
 
-    /// `count` is at least 2.
-    fn choose(&self, count: usize, now: Instant, rng: &mut Rng, avoid: &[E]) -> usize {
+    /// One of `count` slots, which are at least 2; `slot` says which the first is, and so on.
+    fn choose(
+        &self,
+        count: usize,
+        slot: impl Fn(usize) -> usize,
+        now: Instant,
+        rng: &mut Rng,
+        avoid: &[E],
+    ) -> usize {
         let (one, other) = two_below(count, rng);
+        let (one, other) = (slot(one), slot(other));
         let rank = |index: usize| Rank::of(&self.slots[index], now, avoid);
         // Nearly always both are good, and nothing more is looked at.
         if rank(one) == Rank::Good && rank(other) == Rank::Good {
             return self.lighter(one, other, now);
         }
-        let best = (0..count).map(rank).min().expect("there are at least two");
-        let nth = |n| (0..count).filter(|&index| rank(index) == best).nth(n).expect("n is below their count");
-        match (0..count).filter(|&index| rank(index) == best).count() {
+        let all = || (0..count).map(&slot);
+        let best = all().map(rank).min().expect("there are at least two");
+        let nth = |n| all().filter(|&index| rank(index) == best).nth(n).expect("n is below their count");
+        match all().filter(|&index| rank(index) == best).count() {
             1 => nth(0),
             equals if best.penalized() => nth(rng.below(equals)), // Their latency says nothing now.
             equals => {

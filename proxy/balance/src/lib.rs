@@ -1,7 +1,9 @@
 //! Which endpoint gets the next request: the lighter of two that are drawn at random, by peak EWMA of latency and
 //! the requests in flight. One [`Balancer`] belongs to one worker thread and is neither shared nor locked.
 //!
-//! Not here: connections and pools (`proxy-http`), discovery, retries and their budgets, the reading of clocks:
+//! A [`Budget`] says how many requests may be sent once more, and an [`Accrual`] when an endpoint fails too often to get any.
+//!
+//! Not here: connections and pools (`proxy-http`), discovery, when a request is sent once more, the reading of clocks:
 //! `now` is an argument, and so is the [`Rng`].
 //!
 //! ```
@@ -20,9 +22,13 @@
 //! ```
 
 mod balancer;
+mod breaker;
+mod budget;
 mod load;
 mod rng;
 
-pub use balancer::{Balancer, Picked};
+pub use balancer::{Balancer, NoChoice, Picked};
+pub use breaker::{Accrual, Switched};
+pub use budget::{Budget, BudgetLimits};
 pub use load::{DECAY, InFlight, Load, MAX_PENALTY, MIN_PENALTY, Outcome, PENALTY_JITTER};
 pub use rng::Rng;

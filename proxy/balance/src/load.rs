@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::breaker::Breaker;
+
 /// The time in which the memory of a latency fades to 1/e (τ of the moving average).
 pub const DECAY: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,7 @@ struct State {
     penalized_until: Cell<Option<Instant>>,
     /// From 0 up to 1: the jitter of the next penalty.
     jitter: Cell<f64>,
+    breaker: Breaker,
 }
 
 impl Load {
@@ -53,7 +56,7 @@ impl Load {
         let state = &self.0;
         state.in_flight.set(state.in_flight.get().saturating_add(1));
         state.touched.set(Some(now));
-        InFlight { state: Rc::clone(state), since: now, measured: false }
+        InFlight { state: Rc::clone(state), since: now, measured: false, probe: None }
     }
 
     /// How many have started and not ended.
@@ -75,6 +78,16 @@ impl Load {
     #[must_use]
     pub fn penalized_until(&self, now: Instant) -> Option<Instant> {
         self.0.penalized_until.get().filter(|&until| now < until)
+    }
+
+    /// It has failed too often, and gets nothing but a probe.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.breaker.is_open()
+    }
+
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.0.breaker
     }
 
     /// Whether this one is at most as loaded as the other: latency times what would be in flight.
@@ -147,6 +160,8 @@ pub struct InFlight {
     state: Rc<State>,
     since: Instant,
     measured: bool,
+    /// It tries an endpoint whose breaker is open: the number of the probe.
+    probe: Option<u32>,
 }
 
 impl InFlight {
@@ -156,12 +171,26 @@ impl InFlight {
         self.since = now;
     }
 
+    /// Its outcome is to be judged: where the endpoint's breaker is open, it is the one request that tries it.
+    pub fn probe(&mut self, now: Instant) {
+        self.probe = self.probe.or_else(|| self.state.breaker.probe(now));
+    }
+
+    pub(crate) fn probe_number(&self) -> Option<u32> {
+        self.probe
+    }
+
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.state.breaker
+    }
+
     /// The first sign of an answer: a response's head, or the handshake of a TCP connection. It is measured, and
     /// a penalty ends; the request stays in flight. Only the first call counts.
     pub fn answered(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.measured, true) {
             self.state.measure(now, self.seconds(now));
             self.state.forgive();
+            self.state.breaker.probe_answered(self.probe, now);
         }
     }
 
@@ -186,6 +215,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.state.breaker.probe_ended(self.probe);
         // Cannot go below zero: each `InFlight` was counted by the `start` that made it.
         self.state.in_flight.set(self.state.in_flight.get().saturating_sub(1));
     }

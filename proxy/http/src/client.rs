@@ -252,6 +252,23 @@ impl Client {
         }
     }
 
+    /// So much of its body is kept, for the case that it has to be sent once more. To be said before it is sent.
+    pub fn keep(&self, bytes: usize) {
+        self.kept().limit(bytes);
+    }
+
+    /// Is everything there to send it once more? Not what is to become a tunnel.
+    pub fn is_repeatable(&self) -> bool {
+        self.kept().is_whole() && !self.opens_tunnel()
+    }
+
+    fn kept(&self) -> &Kept {
+        match self {
+            Self::Http1(client) => &client.kept,
+            Self::Http2(client) => &client.kept,
+        }
+    }
+
     pub(crate) fn sides(&mut self) -> Sides<'_> {
         match self {
             Self::Http1(client) => {

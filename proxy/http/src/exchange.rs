@@ -5,10 +5,11 @@
 
 use crate::{
     body::{BodyError, Failure, Meter, Sink, Source, pump},
+    bounds::Bounds,
     client::{Client, Responder, Sides},
     failed::{Failed, Replay},
     grpc,
-    head::{RequestRef, ResponseRef},
+    head::{self, RequestRef, ResponseRef},
     kept::Kept,
     next_hop::{Answers, Begun, NextHop},
     streams::Lease,
@@ -22,7 +23,10 @@ use std::{
     pin::{Pin, pin},
     task::Poll,
 };
-use tokio::time::{Instant, timeout_at};
+
+mod race;
+
+pub use race::{Racer, race};
 
 mod copied;
 
@@ -44,6 +48,20 @@ pub struct Answered {
     pub request_whole: bool,
     /// The next hop's connection can (a plain one).
     pub hop_reusable: bool,
+    /// The client has heard nothing of it: the request is to be sent once more.
+    pub withheld: bool,
+}
+
+/// What the head of a final answer says of how it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub status: u16,
+    /// The outcome of a gRPC call, where the head tells it.
+    pub grpc_status: Option<u16>,
+    /// It is a peer proxy's own answer, for this reason.
+    pub failed: Option<Reason>,
+    /// All that has gone of the request is there to be sent again.
+    pub repeatable: bool,
 }
 
 /// What a client's exchange asks and tells on its way.
@@ -55,6 +73,12 @@ pub struct Progress<'a> {
     pub answered: &'a dyn Fn(),
     /// Changes the final answer's fields.
     pub edit: Option<&'a dyn Fn(&mut HeaderMap)>,
+    /// How long it may take.
+    pub bounds: Bounds<'a>,
+    /// The same, for the tunnel that it has become.
+    pub tunnel: Bounds<'a>,
+    /// Is the final answer to be withheld from the client, since the request will be sent once more?
+    pub judge: Option<&'a dyn Fn(&Verdict) -> bool>,
 }
 
 impl Progress<'_> {
@@ -89,12 +113,11 @@ struct Count<'a> {
 pub async fn exchange(
     client: &mut Client,
     hop: NextHop<'_>,
-    progress: Progress<'_>,
+    progress: &Progress<'_>,
 ) -> Result<Answered, Failed> {
     let count = Count::of(hop.lease());
     let ended = !client.has_body() && !client.opens_tunnel();
     let (http1, grpc) = (matches!(client, Client::Http1(_)), client.is_grpc());
-    let deadline = client.deadline();
     let Sides { head, source, kept, responder } = client.sides();
     let Begun { sink, answers } = hop.begin(head, ended)?;
     kept.rewind();
@@ -102,11 +125,8 @@ pub async fn exchange(
         // Boxed: few requests do so, and it would take room in every other's future.
         return Box::pin(tunnelled(head, source, sink, answers, responder, progress, &count)).await;
     }
-    let way = Way { kept, has_body: !ended, http1, grpc, deadline, progress, count: &count };
-    let (keep_alive, hop_reusable) = way.message(source, sink, answers, responder).await?;
-    let sent = count.sent.get();
-    // An HTTP/1 client that has not sent its request whole may send the rest of it next.
-    Ok(count.answered(keep_alive && (sent || !http1), hop_reusable && sent))
+    let way = Way { kept, has_body: !ended, http1, grpc, first: None, progress, count: &count };
+    way.message(source, sink, answers, responder).await
 }
 
 /// What a message's two directions share.
@@ -115,20 +135,29 @@ struct Way<'a> {
     has_body: bool,
     http1: bool,
     grpc: bool,
-    deadline: Option<Instant>,
-    progress: Progress<'a>,
+    /// The status of the first response's head, which has come already.
+    first: Option<u16>,
+    progress: &'a Progress<'a>,
     count: &'a Count<'a>,
 }
 
+/// What a message leaves behind.
+#[derive(Clone, Copy)]
+struct Left {
+    client_reusable: bool,
+    hop_reusable: bool,
+    withheld: bool,
+}
+
 impl Way<'_> {
-    /// Both directions of a message. Whether the client's connection and the next hop's can carry another one.
+    /// Both directions of a message.
     async fn message(
         &self,
         source: Source<'_>,
         mut sink: Sink<'_>,
         mut answers: Answers<'_>,
         responder: Responder<'_>,
-    ) -> Result<(bool, bool), Failed> {
+    ) -> Result<Answered, Failed> {
         let count = self.count;
         // An HTTP/2 client may be sending on after its answer has ended, and an HTTP/2 server reading.
         let whole = !self.http1 && matches!(answers, Answers::Stream(_));
@@ -136,19 +165,22 @@ impl Way<'_> {
         let ended = {
             let upload = pin!(self.upload(source.keeping(self.kept), &mut sink));
             let download = pin!(self.download(&mut answers, responder, &mut down));
-            let both = both(upload, download, whole);
-            match self.deadline {
-                None => both.await,
-                Some(deadline) => timeout_at(deadline, both).await.unwrap_or_else(|_| Err(grpc::overdue())),
-            }
+            self.progress
+                .bounds
+                .keep(both(upload, download, |left: &Left| whole && !left.withheld), || self.moved())
+                .await
         };
         let failed = match ended {
-            Ok(ended) => {
+            Ok(left) => {
                 if let Some(code) = count.broken_off.get() {
                     tokio::task::yield_now().await;
                     sink.abort(code);
                 }
-                return Ok(ended);
+                let sent = count.sent.get();
+                // An HTTP/1 client that has not sent its request whole may send the rest of it next.
+                let client_reusable = left.client_reusable && (sent || !self.http1);
+                let answered = count.answered(client_reusable, left.hop_reusable && sent);
+                return Ok(Answered { withheld: left.withheld, ..answered });
             }
             Err(failed) => Failed { answered: failed.answered || count.begun.get(), ..failed },
         };
@@ -165,6 +197,13 @@ impl Way<'_> {
         }
         let replay = if self.kept.is_whole() { failed.replay } else { Replay::Never };
         Err(Failed { replay, ..failed })
+    }
+
+    /// While the answer is waited for, silence is its own: only a body that has begun and not ended is to move.
+    fn moved(&self) -> Option<u64> {
+        let count = self.count;
+        let moves = count.begun.get() || (self.has_body && !count.sent.get());
+        moves.then(|| count.request.bytes() + count.response.bytes())
     }
 
     async fn upload(&self, mut source: Source<'_>, sink: &mut Sink<'_>) -> Result<(), BodyError> {
@@ -186,14 +225,24 @@ impl Way<'_> {
         answers: &mut Answers<'_>,
         mut responder: Responder<'s>,
         down: &mut Option<Sink<'s>>,
-    ) -> Result<(bool, bool), Failed> {
+    ) -> Result<Left, Failed> {
         let count = self.count;
-        while wanted(answers, &mut responder).await? < 200 {
+        let mut status = match self.first {
+            Some(status) => status,
+            None => wanted(answers, &mut responder).await?,
+        };
+        while status < 200 {
             responder.interim(answers.head()).await?;
+            status = wanted(answers, &mut responder).await?;
         }
-        self.kept.forget();
         (self.progress.answered)();
         count.head_of(answers);
+        if let Some(judge) = self.progress.judge
+            && judge(&count.verdict(answers, self.kept.is_whole()))
+        {
+            return Ok(Left { client_reusable: false, hop_reusable: answers.discard(), withheld: true });
+        }
+        self.kept.forget();
         let (length, bodiless) = answers.body()?;
         let last = self.progress.ending.get() || !count.sent.get();
         let (sink, keep_alive) = self
@@ -208,7 +257,7 @@ impl Way<'_> {
                 count.grpc_status.replace(Some(status));
             }
         }
-        Ok((keep_alive, stays))
+        Ok(Left { client_reusable: keep_alive, hop_reusable: stays, withheld: false })
     }
 }
 
@@ -219,19 +268,22 @@ async fn tunnelled(
     mut sink: Sink<'_>,
     mut answers: Answers<'_>,
     mut responder: Responder<'_>,
-    progress: Progress<'_>,
+    progress: &Progress<'_>,
     count: &Count<'_>,
 ) -> Result<Answered, Failed> {
     sink.flush().await.map_err(|error| Failed::new(Reason::ConnectionTerminated, error.to_string()))?;
     let wire = answers.is_wire();
     let upgrade = request.upgrade().map(String::from_utf8_lossy);
-    loop {
-        let status = wanted(&mut answers, &mut responder).await?;
-        if status >= 200 || (status == 101 && upgrade.is_some()) {
-            break;
+    let final_head = async {
+        loop {
+            let status = wanted(&mut answers, &mut responder).await?;
+            if status >= 200 || (status == 101 && upgrade.is_some()) {
+                return Ok(());
+            }
+            responder.interim(answers.head()).await?;
         }
-        responder.interim(answers.head()).await?;
-    }
+    };
+    progress.bounds.keep(final_head, || None).await?;
     (progress.answered)();
     count.head_of(&mut answers);
     let head = answers.head();
@@ -259,7 +311,7 @@ async fn tunnelled(
     let down = responder.open_tunnel(answers.head(), upgrade.as_deref())?;
     let up = (source.into_raw(), sink.into_raw());
     let down = (answers.source().into_raw(), down);
-    tunnel(up, down, &count.request, &count.response).await.map_err(Failed::answered)?;
+    tunnel(up, down, &count.request, &count.response, progress.tunnel).await.map_err(Failed::answered)?;
     Ok(count.answered(false, false))
 }
 
@@ -279,7 +331,7 @@ async fn wanted(answers: &mut Answers<'_>, responder: &mut Responder<'_>) -> Res
 async fn both<T>(
     mut upload: Pin<&mut impl Future<Output = Result<(), BodyError>>>,
     mut download: Pin<&mut impl Future<Output = Result<T, Failed>>>,
-    whole: bool,
+    whole: impl Fn(&T) -> bool,
 ) -> Result<T, Failed> {
     let mut uploading = true;
     let mut answer = None;
@@ -296,7 +348,7 @@ async fn both<T>(
             answer = Some(ended?);
         }
         match answer.take() {
-            Some(ended) if !uploading || !whole => Poll::Ready(Ok(ended)),
+            Some(ended) if !uploading || !whole(&ended) => Poll::Ready(Ok(ended)),
             ended => {
                 answer = ended;
                 Poll::Pending
@@ -344,17 +396,25 @@ impl<'a> Count<'a> {
         }
     }
 
+    fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status.borrow().as_ref().and_then(|status| status.to_str().ok()?.parse().ok())
+    }
+
+    fn verdict(&self, answers: &mut Answers<'_>, repeatable: bool) -> Verdict {
+        let failed = if answers.is_wire() { head::failed(&answers.head()) } else { None };
+        Verdict { status: self.status.get(), grpc_status: self.grpc_status(), failed, repeatable }
+    }
+
     fn answered(&self, client_reusable: bool, hop_reusable: bool) -> Answered {
-        let grpc_status = self.grpc_status.borrow();
-        let grpc_status = grpc_status.as_ref().and_then(|status| status.to_str().ok()?.parse().ok());
         Answered {
             status: self.status.get(),
-            grpc_status,
+            grpc_status: self.grpc_status(),
             request_bytes: self.request.bytes(),
             response_bytes: self.response.bytes(),
             client_reusable,
             request_whole: self.sent.get(),
             hop_reusable,
+            withheld: false,
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Failed {
     pub reset: Option<h2::Reason>,
     /// The peer proxy met it, not we.
     pub by_peer: bool,
+    /// It is the client's own doing, and says nothing of the next hop.
+    pub by_client: bool,
     /// What a policy wants to be answered, in the place of what the reason says.
     pub told: Option<Told>,
 }
@@ -42,8 +44,16 @@ pub enum Replay {
 
 impl Failed {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        let (replay, answered) = (Replay::Never, false);
-        Self { reason, detail: detail.into(), replay, answered, reset: None, by_peer: false, told: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            replay: Replay::Never,
+            answered: false,
+            reset: None,
+            by_peer: false,
+            by_client: false,
+            told: None,
+        }
     }
 
     pub fn untouched(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -69,7 +79,8 @@ impl Failed {
 
     /// The client is not there to be answered.
     pub fn client_gone() -> Self {
-        Self::new(Reason::ConnectionTerminated, "the client went away").answered()
+        let gone = Self::new(Reason::ConnectionTerminated, "the client went away").answered();
+        Self { by_client: true, ..gone }
     }
 
     /// With the code of a reset stream.

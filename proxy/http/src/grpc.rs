@@ -59,7 +59,8 @@ fn format(left: Duration) -> String {
 
 /// A call whose deadline has passed.
 pub fn overdue() -> Failed {
-    Failed::new(Reason::HttpResponseTimeout, "the caller's grpc-timeout has run out")
+    let failed = Failed::new(Reason::HttpResponseTimeout, "the caller's grpc-timeout has run out");
+    Failed { by_client: true, ..failed }
 }
 
 /// The fields that tell a failure of ours: a gRPC caller looks at nothing else.

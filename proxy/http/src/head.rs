@@ -10,6 +10,7 @@
 //! | `weft-upgrade` | on a response: the upgrade is accepted, to this protocol | not accepted |
 //! | `weft-reason` | the reason phrase, where it is not the usual one | the usual one |
 //! | `weft-untouched` | on a response of the peer proxy itself: why, and that nothing of the request has reached the application | it may have |
+//! | `weft-failed` | on any other response of the peer proxy itself: why | it is the application's |
 //!
 //! None of them is believed from an application, and none reaches one: `proxy-h1` drops every `weft-*` of a message, HTTP/2's
 //! are dropped here, and only the fields named above are read, from a connection whose peer is verified.
@@ -45,6 +46,7 @@ const WEFT_METHOD: HeaderName = HeaderName::from_static("weft-method");
 const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
 const WEFT_REASON: HeaderName = HeaderName::from_static("weft-reason");
 const WEFT_UNTOUCHED: HeaderName = HeaderName::from_static("weft-untouched");
+const WEFT_FAILED: HeaderName = HeaderName::from_static("weft-failed");
 
 /// A request's head, as it came.
 #[derive(Clone, Copy)]
@@ -200,7 +202,17 @@ pub fn mark_untouched(headers: &mut HeaderMap, failed: &Failed) {
     }
 }
 
-/// What a peer proxy says of itself by such an answer. A reason that this version does not know leaves it an ordinary one.
+/// Marks any other answer of a proxy's own, so that it is not taken for the application's.
+pub fn mark_failed(headers: &mut HeaderMap, failed: &Failed) {
+    headers.insert(WEFT_FAILED, HeaderValue::from_static(failed.reason.as_str()));
+}
+
+/// Why a peer proxy has answered by itself, if it has.
+pub(crate) fn failed(head: &ResponseRef<'_>) -> Option<Reason> {
+    Reason::of(std::str::from_utf8(head.field(&WEFT_FAILED)?).ok()?)
+}
+
+/// What a peer proxy says by an answer that it marked as untouched. A reason that this version does not know leaves it an ordinary one.
 pub(crate) fn untouched(headers: &HeaderMap) -> Option<Failed> {
     let (word, detail) = headers.get(WEFT_UNTOUCHED)?.to_str().ok()?.split_once("; ")?;
     let failed = Failed::untouched(Reason::of(word)?, detail.to_owned());

@@ -6,12 +6,13 @@ use http::HeaderMap;
 use policy::limits::REPLAY_BYTES;
 use std::cell::RefCell;
 
-/// Holds what has been sent of a body, up to `REPLAY_BYTES`; nothing of it is copied.
+/// Holds what has been sent of a body, up to a limit, which is `REPLAY_BYTES` unless somebody says otherwise; nothing of it is
+/// copied.
 #[derive(Default)]
 pub struct Kept(RefCell<Inside>);
 
-#[derive(Default)]
 struct Inside {
+    limit: usize,
     chunks: Vec<Bytes>,
     /// Chunks that this attempt has given already.
     given: usize,
@@ -29,6 +30,11 @@ impl Kept {
         self.0 = RefCell::default();
     }
 
+    /// Of a body that has not begun so much is kept.
+    pub(crate) fn limit(&self, bytes: usize) {
+        self.0.borrow_mut().limit = bytes;
+    }
+
     /// Keeps a piece, or gives up when that is too much.
     pub(crate) fn keep(&self, data: &Bytes) {
         let mut inside = self.0.borrow_mut();
@@ -37,7 +43,7 @@ impl Kept {
             return;
         }
         inside.bytes += data.len();
-        if inside.bytes > REPLAY_BYTES {
+        if inside.bytes > inside.limit {
             return inside.forget();
         }
         inside.chunks.push(data.clone());
@@ -101,6 +107,20 @@ impl Kept {
 
     pub(crate) fn trailers(&self) -> Option<HeaderMap> {
         self.0.borrow().trailers.clone()
+    }
+}
+
+impl Default for Inside {
+    fn default() -> Self {
+        Self {
+            limit: REPLAY_BYTES,
+            chunks: Vec::new(),
+            given: 0,
+            bytes: 0,
+            trailers: None,
+            over: false,
+            feeds: Vec::new(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod bounds;
 mod case;
 pub mod client;
 pub mod connection;

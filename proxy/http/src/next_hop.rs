@@ -151,6 +151,22 @@ impl Answers<'_> {
         }
     }
 
+    /// Lets go of an answer that nobody wants. True when it was short enough to be here already, so that its connection can be used
+    /// again.
+    pub(crate) fn discard(&mut self) -> bool {
+        if self.body().is_err() || !self.stays() {
+            return false;
+        }
+        let Self::Plain(plain) = self else { return false };
+        loop {
+            match plain.decoder.decode(&mut plain.reader.buffer) {
+                Ok(proxy_h1::Decoded::Data(_)) => {}
+                Ok(proxy_h1::Decoded::End) => return true,
+                Ok(proxy_h1::Decoded::NeedMore) | Err(_) => return false,
+            }
+        }
+    }
+
     /// Can the connection that brought the response be used again? Not after a request of HTTP/1.0: it says nothing of keep-alive
     /// any more, and its server may close without a word (RFC 9112 §9.3).
     pub(crate) fn stays(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::{
     body::{Meter, Sink, Source},
+    bounds::Bounds,
     connection::Connection,
     failed::Failed,
     inflow::Inflow,
@@ -51,7 +52,12 @@ impl Upstream {
 
     /// Carries the client's connection to both ends: the bytes that went each way, whole or not, and how it ended. When a peer
     /// proxy could not reach its application, what was `kept` may go to another one.
-    pub async fn carry(self, client: &mut Connection, kept: &Kept) -> (Carried, Result<(), Failed>) {
+    pub async fn carry(
+        self,
+        client: &mut Connection,
+        kept: &Kept,
+        bounds: Bounds<'_>,
+    ) -> (Carried, Result<(), Failed>) {
         let Connection { reader, writer } = client;
         let (from_client, to_client) = (Source::raw(reader), Sink::Raw { writer });
         match self {
@@ -59,7 +65,7 @@ impl Upstream {
                 let Connection { reader, writer } = &mut connection;
                 let (up, down) = (Sink::Raw { writer }, Source::raw(reader));
                 let (sent, received) = (Meter::default(), Meter::default());
-                let ended = tunnel((from_client, up), (down, to_client), &sent, &received).await;
+                let ended = tunnel((from_client, up), (down, to_client), &sent, &received, bounds).await;
                 (Carried::of(&sent, &received), ended)
             }
             Self::Stream(opened) => {
@@ -68,7 +74,7 @@ impl Upstream {
                 let up = (from_client.keeping(kept), Sink::stream(send));
                 let down = (Source::stream(&mut inflow), to_client);
                 kept.rewind();
-                let ended = tunnel(up, down, &sent, &received).await;
+                let ended = tunnel(up, down, &sent, &received, bounds).await;
                 (Carried::of(&sent, &received), ended.map_err(|failed| lease.explain(failed)))
             }
         }
@@ -86,7 +92,7 @@ pub async fn stream_to_tcp(incoming: Incoming, hop: &mut Connection) -> (Carried
     let mut inflow = request.into_body();
     let up = (Source::stream(&mut inflow), Sink::Raw { writer: &mut hop.writer });
     let down = (Source::raw(&mut hop.reader), Sink::stream(send));
-    let ended = tunnel(up, down, &sent, &received).await.map_err(Failed::answered);
+    let ended = tunnel(up, down, &sent, &received, Bounds::NONE).await.map_err(Failed::answered);
     (Carried::of(&sent, &received), ended)
 }
 

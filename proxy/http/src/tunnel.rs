@@ -2,6 +2,7 @@
 
 use crate::{
     body::{BodyError, Meter, Sink, Source, pump},
+    bounds::Bounds,
     failed::{Failed, Replay},
 };
 use policy::{Reason, limits::HALF_CLOSED_IDLE};
@@ -19,11 +20,13 @@ pub async fn tunnel(
     mut down: (Source<'_>, Sink<'_>),
     sent: &Meter<'_>,
     received: &Meter<'_>,
+    bounds: Bounds<'_>,
 ) -> Result<(), Failed> {
     let ended = {
         let upload = async { pump(&mut up.0, &mut up.1, sent).await.map(|_| ()) };
         let download = async { pump(&mut down.0, &mut down.1, received).await.map(|_| ()) };
-        either_way(upload, download, || sent.bytes() + received.bytes()).await
+        let moved = || sent.bytes() + received.bytes();
+        bounds.keep(either_way(upload, download, moved), || Some(moved())).await
     };
     if let Err(failed) = &ended {
         // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.

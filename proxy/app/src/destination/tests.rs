@@ -54,7 +54,7 @@ fn endpoints(meshed: &[bool]) -> Vec<Endpoint> {
 async fn attempts(worker: &Rc<Worker>, hops: &Hops) -> Vec<(SocketAddr, bool)> {
     let (mut tried, mut seen) = (Vec::new(), Vec::new());
     loop {
-        let chosen = hops.choose(worker, &tried).await.unwrap();
+        let chosen = hops.choose(worker, &tried, None).await.unwrap();
         let connect = Duration::from_secs(1);
         seen.push((chosen.hop.endpoint.address, chosen.wait(connect) > connect));
         tried.push(chosen.hop);

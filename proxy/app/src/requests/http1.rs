@@ -76,6 +76,8 @@ impl Exchange {
         self.http1().rest();
         self.chosen = None;
         self.tried.clear();
+        self.attempts = 0;
+        self.repeats = super::Repeats::default();
         self.failed = None;
     }
 }

@@ -24,7 +24,7 @@ pub fn log(worker: &Worker, direction: Direction, origin: &Origin, ended: &Resul
     if !access.wants(verdict) {
         return;
     }
-    let Exchange { client, routed, chosen, tried, begun, .. } = &**exchange;
+    let Exchange { client, routed, chosen, attempts, begun, .. } = &**exchange;
     let hop = chosen.as_ref().map(|chosen| &*chosen.hop);
     access.write(&Entry {
         traffic: Traffic::Request(Request {
@@ -41,7 +41,8 @@ pub fn log(worker: &Worker, direction: Direction, origin: &Origin, ended: &Resul
         }),
         first_byte: chosen.as_ref().and_then(Chosen::answered_at).map(|at| at - *begun),
         service: routed.service.as_deref().unwrap_or_default(),
-        attempts: tried.len() + usize::from(hop.is_some()),
+        attempts: attempts + usize::from(hop.is_some()),
+        out_of_budget: exchange.is_out_of_budget(),
         from_client: answered.request_bytes,
         to_client: answered.response_bytes,
         failure: failed.map(|failed| (failed.reason, &*failed.detail)),

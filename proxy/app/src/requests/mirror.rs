@@ -1,7 +1,7 @@
 //! Copies of requests for another backend to see (RequestMirror). Nobody waits for one: it is a task of its own, and whatever
 //! becomes of it, its original does not hear of it.
 
-use super::Held;
+use super::attempt::Held;
 use crate::{
     destination::{Chosen, Hops},
     hop::Way,
@@ -17,7 +17,6 @@ use proxy_http::{
     exchange::{Copied, copied},
     failed::{Failed, Replay},
     idle_age::Repeat,
-    next_hop::NextHop,
 };
 use std::{
     future::{Future, poll_fn},
@@ -69,11 +68,11 @@ async fn send(worker: &Worker, hops: &Hops, copy: Copy, http2: bool) -> &'static
 
 /// One attempt: a copy is not worth another one. It counts on the edge to its own backend.
 async fn attempt(worker: &Worker, hops: &Hops, mut copy: Copy, http2: bool) -> Result<(), Failed> {
-    let chosen = hops.choose(worker, &[]).await?;
+    let chosen = hops.choose(worker, &[], None).await?;
     let (begin, edge) = (Instant::now(), chosen.hop.edge.clone());
     chosen.start(begin);
     edge.request_started();
-    let mut cut = CutOff { chosen: &chosen, begin, ended: false };
+    let mut cut = CutOff { worker, chosen: &chosen, begin, ended: false };
     let ended = carry(worker, &chosen, &mut copy, http2).await;
     cut.ended = true;
     let now = Instant::now();
@@ -82,14 +81,15 @@ async fn attempt(worker: &Worker, hops: &Hops, mut copy: Copy, http2: bool) -> R
             edge.request_finished(status, now - begin);
             edge.sent(request_bytes);
             edge.received(response_bytes);
-            chosen.finish(now, Outcome::Answered);
+            chosen.finish(worker, now, Outcome::Answered, None);
             Ok(())
         }
         Err(failed) => {
             edge.failed(failed.reason);
             edge.request_finished(0, now - begin);
             let unreached = failed.replay == Replay::Untouched;
-            chosen.finish(now, if unreached { tcp::unreached(&failed) } else { Outcome::Failed });
+            let outcome = if unreached { tcp::unreached(&failed) } else { Outcome::Failed };
+            chosen.finish(worker, now, outcome, None);
             Err(failed)
         }
     }
@@ -97,6 +97,7 @@ async fn attempt(worker: &Worker, hops: &Hops, mut copy: Copy, http2: bool) -> R
 
 /// Counts an attempt that nobody waits for any longer as one without an answer.
 struct CutOff<'a> {
+    worker: &'a Worker,
     chosen: &'a Chosen,
     begin: Instant,
     ended: bool,
@@ -107,7 +108,7 @@ impl Drop for CutOff<'_> {
         if !self.ended {
             let now = Instant::now();
             self.chosen.hop.edge.request_finished(0, now - self.begin);
-            self.chosen.finish(now, Outcome::Failed);
+            self.chosen.finish(self.worker, now, Outcome::Failed, None);
         }
     }
 }
@@ -122,15 +123,7 @@ async fn carry(worker: &Worker, chosen: &Chosen, copy: &mut Copy, http2: bool) -
         }
     };
     chosen.connected();
-    let hop = match &mut held {
-        Held::Stream(lease) => NextHop::Stream(lease),
-        Held::Plain(_, taken) => NextHop::Plain {
-            connection: &mut taken.connection,
-            reused: taken.reused,
-            header_bytes: worker.dialer.header_bytes,
-        },
-    };
-    let ended = copied(copy, hop).await;
+    let ended = copied(copy, held.next_hop(worker)).await;
     if let Held::Plain(plain, taken) = held {
         match &ended {
             Ok(Copied { hop_reusable: true, .. }) => plain.give_back(taken.connection),

@@ -94,6 +94,30 @@ pub(super) const GRPC_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// What became of a request that a policy may have sent more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// It was sent once more.
+    Repeated,
+    /// It was sent to another endpoint too, as the first was slow.
+    Hedged,
+    /// Neither, as the budget is used up.
+    OutOfBudget,
+}
+
+impl Repetition {
+    pub(super) const ALL: [Self; 3] = [Self::Repeated, Self::Hedged, Self::OutOfBudget];
+
+    /// The word in labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::Hedged => "hedged",
+            Self::OutOfBudget => "retry_budget_exhausted",
+        }
+    }
+}
+
 /// A status outside 100..=599 is to be treated as a 5xx (RFC 9110 §15); 0 says that there was no answer.
 fn class(status: u16) -> usize {
     match status {
@@ -130,6 +154,8 @@ pub struct Edge {
     closed: Counter,
     sent: Counter,
     received: Counter,
+    breaker_opened: Counter,
+    breaker_closed: Counter,
     scope: Arc<Scope>,
     owner: Owner,
 }
@@ -143,6 +169,8 @@ impl Edge {
             closed: Counter::default(),
             sent: Counter::default(),
             received: Counter::default(),
+            breaker_opened: Counter::default(),
+            breaker_closed: Counter::default(),
             scope,
             owner: Owner::default(),
         }
@@ -172,6 +200,23 @@ impl Edge {
         self.owner.check();
         self.started.take_back(1);
         self.scope.replayed(reason);
+    }
+
+    /// What a policy wants of a request after an attempt here.
+    pub fn repeated(&self, repetition: Repetition) {
+        self.scope.repeated(repetition);
+    }
+
+    /// The endpoint has failed too often: it gets nothing for a while.
+    pub fn breaker_opened(&self) {
+        self.owner.check();
+        self.breaker_opened.add(1);
+    }
+
+    /// It gets its share again, or is no endpoint any more. Each opened breaker has exactly one such end.
+    pub fn breaker_closed(&self) {
+        self.owner.check();
+        self.breaker_closed.add(1);
     }
 
     /// The proxy itself answered, reset or refused, and why. An answer is also a finished request, with its status.
@@ -212,6 +257,7 @@ pub(super) struct Scope {
     nanoseconds: Counter,
     reasons: [Counter; Reason::ALL.len()],
     replays: [Counter; Reason::ALL.len()],
+    repetitions: [Counter; Repetition::ALL.len()],
     grpc: [Counter; GRPC_CODES.len()],
     owner: Owner,
 }
@@ -226,6 +272,11 @@ impl Scope {
     fn replayed(&self, reason: Reason) {
         self.owner.check();
         self.replays[reason as usize].add(1);
+    }
+
+    fn repeated(&self, repetition: Repetition) {
+        self.owner.check();
+        self.repetitions[repetition as usize].add(1);
     }
 
     fn grpc(&self, status: u16) {
@@ -249,6 +300,8 @@ pub(super) struct EdgeTotals {
     pub closed: u64,
     pub sent: u64,
     pub received: u64,
+    pub breaker_opened: u64,
+    pub breaker_closed: u64,
 }
 
 impl EdgeTotals {
@@ -262,10 +315,16 @@ impl EdgeTotals {
         self.opened += shard.opened.read();
         self.sent += shard.sent.read();
         self.received += shard.received.read();
+        self.breaker_closed += shard.breaker_closed.read();
+        self.breaker_opened += shard.breaker_opened.read();
     }
 
     pub(super) fn in_flight(&self) -> u64 {
         self.started.saturating_sub(self.finished.iter().sum())
+    }
+
+    pub(super) fn breakers_open(&self) -> u64 {
+        self.breaker_opened.saturating_sub(self.breaker_closed)
     }
 
     pub(super) fn open(&self) -> u64 {
@@ -280,6 +339,7 @@ pub(super) struct ScopeTotals {
     pub seconds: f64,
     pub reasons: [u64; Reason::ALL.len()],
     pub replays: [u64; Reason::ALL.len()],
+    pub repetitions: [u64; Repetition::ALL.len()],
     pub grpc: [u64; GRPC_CODES.len()],
 }
 
@@ -293,6 +353,9 @@ impl ScopeTotals {
             *total += counter.read();
         }
         for (total, counter) in self.replays.iter_mut().zip(&shard.replays) {
+            *total += counter.read();
+        }
+        for (total, counter) in self.repetitions.iter_mut().zip(&shard.repetitions) {
             *total += counter.read();
         }
         for (total, counter) in self.grpc.iter_mut().zip(&shard.grpc) {

@@ -10,6 +10,7 @@
 //! | `table` | which label sets have series of their own: the budget, folding, retirement |
 //! | `scrape` | the sum of the shards as metric families |
 //! | `process` | the process' own use of the machine |
+//! | `usage` | what the workers use together of a backend's limits |
 //! | `text` | the two exposition formats |
 //! | `access` | the access log, which is no number, but is told by the same workers |
 
@@ -19,6 +20,7 @@ mod process;
 mod scrape;
 mod table;
 mod text;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use policy::Reason;
+use policy::{Reason, ServicePort};
 
 use access::AccessLog;
-pub use edge::{BUCKETS, Edge, EdgeLabels};
+pub use edge::{BUCKETS, Edge, EdgeLabels, Repetition};
 pub use text::Format;
+pub use usage::{Limited, Permit, Usage};
 
 use table::Table;
 
@@ -78,6 +81,7 @@ pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     table: Mutex<Table>,
+    usages: usage::Usages,
     events: Mutex<Vec<Arc<Mutex<Events>>>>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     access: AccessLog,
@@ -103,6 +107,7 @@ impl Telemetry {
     pub fn logging(gauges: impl Fn() -> Gauges + Send + Sync + 'static, access: AccessLog) -> Self {
         Self(Arc::new(Inner {
             table: Mutex::new(Table::new(policy::limits::SERIES)),
+            usages: usage::Usages::default(),
             events: Mutex::default(),
             gauges: Box::new(gauges),
             access,
@@ -162,6 +167,11 @@ impl Worker {
     /// Beyond the budget ([`policy::limits::SERIES`]) the handle is that of `other`, so totals stay exact.
     pub fn edge(&self, labels: &EdgeLabels) -> Arc<Edge> {
         lock(&self.telemetry.0.table).edge(self.index, labels)
+    }
+
+    /// What all workers use of a backend's limits.
+    pub fn usage(&self, backend: &ServicePort) -> Arc<Usage> {
+        self.telemetry.0.usages.of(backend)
     }
 
     /// Counts one verdict on a connection's protocol and what it was decided by ("client_bytes", "server_first", …).

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER, ScopeTotals};
+use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER, Repetition, ScopeTotals};
 use super::table::Totals;
 use super::{Direction, Event, Gauges, access, process};
 
@@ -66,6 +66,7 @@ impl Collector for Snapshot {
         self.requests(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.reasons(&mut encoder)?;
+        self.policy(&mut encoder)?;
         self.events(&mut encoder)?;
         self.access(&mut encoder)?;
         self.state(&mut encoder)?;
@@ -158,6 +159,33 @@ impl Snapshot {
         self.by_reason(encoder, "weft_reasons", help, |totals| &totals.reasons)?;
         let help = "Attempts that reached nobody, after which the request was sent again, by reason.";
         self.by_reason(encoder, "weft_replays", help, |totals| &totals.replays)
+    }
+
+    /// What policies made of requests and endpoints.
+    fn policy(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests that a policy had sent once more, or to a second endpoint too, and those that were not, as the budget is used up.";
+        let mut family = encoder.encode_descriptor("weft_retries", help, None, MetricType::Counter)?;
+        for (key, totals) in &self.totals.scopes {
+            for (repetition, count) in Repetition::ALL.iter().zip(totals.repetitions) {
+                if count > 0 {
+                    let [direction, service] = scope(key);
+                    counter(&mut family, &[direction, service, ("outcome", repetition.as_str())], count)?;
+                }
+            }
+        }
+        let tripped = || self.totals.edges.iter().filter(|(_, totals)| totals.breaker_opened > 0);
+        let help = "Times that an endpoint's breaker opened, since it failed too often.";
+        let mut family =
+            encoder.encode_descriptor("weft_breaker_openings", help, None, MetricType::Counter)?;
+        for (labels, totals) in tripped() {
+            counter(&mut family, &edge(labels), totals.breaker_opened)?;
+        }
+        let help = "Workers of this proxy for which an endpoint's breaker is open.";
+        let mut family = encoder.encode_descriptor("weft_breakers_open", help, None, MetricType::Gauge)?;
+        for (labels, totals) in tripped() {
+            gauge(&mut family, &edge(labels), totals.breakers_open())?;
+        }
+        Ok(())
     }
 
     fn by_reason(

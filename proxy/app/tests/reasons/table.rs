@@ -7,10 +7,15 @@ use crate::{
     },
 };
 use http::{HeaderValue, Method, Request, Uri};
-use policy::{Protocol, Reason, Target, limits};
+use policy::{
+    BackendSettings, Outbound, Protocol, Reason, Routes, Settings, Target,
+    filter::Share,
+    limits,
+    settings::{Abort, FailureAccrual, Fault, Limits, Origin, Set, Timeouts},
+};
 use proxy_app::telemetry::Direction::{self, Inbound, Outbound};
 use proxy_tls::Credentials;
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 /// One way to a reason.
 pub struct Row {
@@ -86,7 +91,103 @@ fn websocket() -> Request<()> {
     request
 }
 
+/// What a policy sets.
+fn set<T>(value: T) -> Option<Set<T>> {
+    Some(Set::new(value, &Origin::new("TrafficPolicy", "shop", "mine")))
+}
+
+fn leads_nowhere() -> policy::Rule {
+    let route = policy::RouteRef {
+        created: 0,
+        namespace: "shop".into(),
+        name: "mine".into(),
+        kind: "HTTPRoute".into(),
+    };
+    policy::Rule {
+        source: policy::RuleRef { route, index: 0, name: None },
+        filters: Vec::new(),
+        backends: Vec::new(),
+        settings: Settings::default(),
+    }
+}
+
 pub const ROWS: &[Row] = &[
+    Row {
+        name: "no rule is for the request",
+        reason: Reason::DestinationNotFound,
+        force: |world| world.route(Routes::Http(policy::RuleTable::default())),
+        told: Told::Status(404),
+        ..USUAL
+    },
+    Row {
+        name: "the rule for the request leads nowhere",
+        reason: Reason::ProxyConfigurationError,
+        force: |world| world.route(Routes::Http(policy::RuleTable::new([(Vec::new(), leads_nowhere())]))),
+        told: Told::Status(500),
+        ..USUAL
+    },
+    Row {
+        name: "the only endpoint has failed too often",
+        reason: Reason::CircuitOpen,
+        force: |world| {
+            world.application("HTTP/1.1 500 Mine\r\nContent-Length: 0\r\n\r\n");
+            let accrual = FailureAccrual {
+                max_failures: 1,
+                min_penalty: Duration::from_secs(10),
+                ..FailureAccrual::default()
+            };
+            let backend = BackendSettings { accrual: set(accrual), ..BackendSettings::default() };
+            world.govern(Settings::default(), backend);
+            world.busy(1, GET_BYTES);
+        },
+        told: Told::Status(503),
+        ..USUAL
+    },
+    Row {
+        name: "there are as many requests as may be",
+        reason: Reason::RequestLimitReached,
+        force: |world| {
+            let limits = Limits { max_requests: set(0), ..Limits::default() };
+            world.govern(Settings::default(), BackendSettings { limits, ..BackendSettings::default() });
+        },
+        told: Told::Status(503),
+        ..USUAL
+    },
+    Row {
+        name: "a fault on purpose",
+        reason: Reason::FaultInjected,
+        force: |world| {
+            let fault = Fault { abort: Some((Abort::Http(500), Share::ALL)), ..Fault::default() };
+            world.govern(Settings { fault: set(fault), ..Settings::default() }, BackendSettings::default());
+        },
+        told: Told::Status(500),
+        ..USUAL
+    },
+    Row {
+        name: "a fault on purpose, for a gRPC call",
+        reason: Reason::FaultInjected,
+        says: CALL,
+        force: |world| {
+            let fault = Fault { abort: Some((Abort::Grpc(8), Share::ALL)), ..Fault::default() };
+            world.govern(Settings { fault: set(fault), ..Settings::default() }, BackendSettings::default());
+        },
+        told: Told::Grpc(8),
+        ..USUAL
+    },
+    Row {
+        name: "a request's body does not come",
+        reason: Reason::ConnectionReadTimeout,
+        to: OUTSIDE,
+        says: Says::Bytes(b"POST /a HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nab"),
+        force: |world| {
+            world.at(OUTSIDE, silent);
+            let timeouts = Timeouts { stream_idle: set(Duration::from_secs(1)), ..Timeouts::default() };
+            let settings = Settings { timeouts, ..Settings::default() };
+            world.outbound.script.outbound(at(OUTSIDE), Outbound { settings, ..Outbound::external() });
+        },
+        told: Told::Status(504),
+        ..USUAL
+    },
     Row { name: "nobody listens outside", to: OUTSIDE, ..USUAL },
     Row { name: "no application listens", by: Inbound, ..USUAL },
     Row {

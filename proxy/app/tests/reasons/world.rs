@@ -4,7 +4,10 @@ use crate::{
     authority, panics,
     table::{Row, Says},
 };
-use policy::{Endpoint, Inbound, Outbound, Protocol, ServiceName, ServicePort, Target, WorkloadName};
+use policy::{
+    BackendSettings, Endpoint, Inbound, Outbound, Protocol, ServiceName, ServicePort, Settings, Target,
+    WorkloadName,
+};
 use proxy_app::{
     discovery::{Discovery, Script},
     identity::Identity,
@@ -137,6 +140,19 @@ impl World {
     pub fn declare(&self, address: &str, target: Target, protocol: Protocol) {
         let policy = Outbound { target, protocol, ..Outbound::external() };
         self.outbound.script.outbound(at(address), policy);
+    }
+
+    /// What holds for the Service.
+    pub fn govern(&self, settings: Settings, backend: BackendSettings) {
+        let target = Target::Service(service());
+        let policy = Outbound { settings, backend, ..Outbound::new(target, Protocol::Auto) };
+        self.outbound.script.outbound(at(SERVICE), policy);
+    }
+
+    /// The routes of the Service.
+    pub fn route(&self, routes: policy::Routes) {
+        let policy = Outbound { routes, ..Outbound::new(Target::Service(service()), Protocol::Auto) };
+        self.outbound.script.outbound(at(SERVICE), policy);
     }
 
     pub fn endpoints(&self, endpoints: Vec<Endpoint>) {

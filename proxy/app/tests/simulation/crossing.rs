@@ -104,7 +104,8 @@ async fn receive(
     {
         return nonsense("another reply");
     }
-    if interim != call.reply.interim && call.reply.refusals == 0 && world.mild {
+    if interim != call.reply.interim && call.reply.refusals == 0 && world.mild && world.executions(call) == 1
+    {
         return nonsense("interim responses");
     }
     if !call.reply.down.exists {

@@ -46,6 +46,17 @@ pub struct Plan {
     pub application: Settings,
     /// It lets each connection end in good order after so many calls.
     pub retires: Option<usize>,
+    /// What the policy of every destination wants sent once more.
+    pub retry: policy::settings::Retry,
+}
+
+impl Plan {
+    /// How often a request may be executed whose answer has this status; `lost`: it gets none.
+    pub fn executions(&self, method: &str, status: u16, lost: bool) -> usize {
+        let named = self.retry.http_codes.as_ref().is_some_and(|codes| codes.value.contains(&status));
+        let lost = lost && method != "POST" && self.retry.is_asked();
+        if named || lost { 1 + self.retry.attempts() as usize } else { 1 }
+    }
 }
 
 #[derive(Debug)]
@@ -179,6 +190,7 @@ impl Plan {
                 .then(|| (draw.up_to(Duration::from_millis(200)), draw.one_in(2))),
             application,
             retires,
+            retry: retry(draw.rng),
         }
     }
 }
@@ -201,6 +213,7 @@ impl Plan {
             drained: None,
             application: Settings::AMPLE,
             retires: None,
+            retry: policy::settings::Retry::default(),
         }
     }
 }
@@ -392,5 +405,30 @@ impl Draw<'_> {
             crash,
             sulk: self.hostile && self.one_in(8),
         }
+    }
+}
+
+/// Nothing that may have been executed is sent again by this, but what an application itself answered with a 404 or a 503: what the
+/// proxies answer has other statuses too, which are none of an application's.
+fn retry(rng: &mut Rng) -> policy::settings::Retry {
+    use policy::{
+        Reason,
+        settings::{Origin, Retry, Set},
+    };
+    fn set<T>(value: T) -> Option<Set<T>> {
+        Some(Set::new(value, &Origin::new("TrafficPolicy", "shop", "mine")))
+    }
+    if rng.below(2) == 0 {
+        return Retry::default();
+    }
+    let codes = [vec![404], vec![502, 503, 504], vec![404, 500, 502, 503, 504]];
+    let untouched = vec![Reason::ConnectionRefused, Reason::TlsProtocolError, Reason::DestinationUnavailable];
+    Retry {
+        http_codes: (rng.below(4) > 0).then(|| codes[rng.below(3)].clone()).and_then(set),
+        reasons: (rng.below(2) == 0).then_some(untouched).and_then(set),
+        attempts: set(rng.below(4) as u32),
+        body_limit: (rng.below(2) == 0).then(|| 1 << rng.below(20)).and_then(set),
+        other_host: set(rng.below(2) == 0),
+        ..Retry::default()
     }
 }

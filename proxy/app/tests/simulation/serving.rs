@@ -199,7 +199,8 @@ impl Serving<'_> {
     fn judge(&self, cut: &Cut) {
         let call = self.call;
         let fits = match (cut, call.quits) {
-            _ if !self.world.mild || call.reply.resets.is_some() => true,
+            // Whose answer is not wanted, it is told so.
+            _ if !self.world.mild || call.reply.resets.is_some() || self.world.executions(call) > 1 => true,
             (Cut::Reset(code), Some((_, planned))) => *code == planned,
             (Cut::Connection, Some(_)) => true,
             (_, None) => call.reply.stalls.is_some(),

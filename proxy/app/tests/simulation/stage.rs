@@ -9,7 +9,7 @@ use crate::{
     serving::serve_streams,
     world::{BYTES_PORT, HTTP_PORT, STREAMS_PORT, World},
 };
-use policy::{Endpoint, Inbound, Outbound, Protocol, ServiceName, Target, WorkloadName};
+use policy::{Endpoint, Inbound, Outbound, Protocol, ServiceName, Settings, Target, WorkloadName};
 use proxy_app::{
     discovery::{Discovery, Script},
     identity::Identity,
@@ -170,7 +170,8 @@ impl Stage {
             self.script.endpoints(&service, endpoints);
             let protocol = self.world.declared(port);
             let say = |ip: Ipv4Addr, target| {
-                let policy = Outbound { target, protocol, ..Outbound::external() };
+                let settings = Settings { retry: self.world.plan.retry.clone(), ..Settings::default() };
+                let policy = Outbound { settings, ..Outbound::new(target, protocol) };
                 self.script.outbound(SocketAddr::new(ip.into(), port), policy);
             };
             say(SERVICE, Target::Service(service));

@@ -32,7 +32,7 @@ pub async fn copied(copy: &mut Copy, hop: NextHop<'_>) -> Result<Copied, Failed>
             Ok::<(), BodyError>(())
         });
         let download = pin!(answered(&mut answers, &received));
-        both(upload, download, whole).await
+        both(upload, download, |_| whole).await
     };
     match ended {
         Ok((status, stays)) => Ok(Copied {

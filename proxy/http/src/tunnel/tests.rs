@@ -35,7 +35,7 @@ async fn half_closed<F: Future<Output = ()>>(
         (Source::raw(&mut hop.reader), Sink::Raw { writer: &mut near.writer }),
     );
     let carried = async {
-        let ended = tunnel(up, down, &sent, &received).await;
+        let ended = tunnel(up, down, &sent, &received, Bounds::NONE).await;
         (begin.elapsed(), ended.map_err(|failed| failed.reason))
     };
     let (carried, ()) = tokio::join!(carried, server(far));

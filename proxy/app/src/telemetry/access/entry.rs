@@ -21,6 +21,7 @@
 //! | `weft.client.identity`, `weft.server.identity` | verified SPIFFE ids |
 //! | `tls.protocol.version` | towards the peer: `1.3`, or `none` |
 //! | `weft.attempts` | how often it was sent, or a connection for it was tried |
+//! | `weft.retry` | `retry_budget_exhausted`: it would have been sent once more otherwise |
 //! | `weft.bytes.from_client`, `weft.bytes.to_client` | payload |
 //! | `weft.first_byte_ms`, `weft.duration_ms` | from its beginning to the answer's, and to its end; milliseconds |
 //! | `weft.reason`, `weft.details` | why the proxy itself answered, reset or refused: the words of `Proxy-Status` |
@@ -31,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 use policy::{Reason, limits};
 
-use super::super::Direction;
+use super::super::{Direction, Repetition};
 
 /// What one line says. Borrowed facts: it is made only when it is wanted.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub struct Entry<'a> {
     pub tls: &'static str,
     /// Times that it was sent, or that a connection was tried; 0 when it got no further than this proxy.
     pub attempts: usize,
+    /// It was not sent once more, as the budget of repetitions is used up.
+    pub out_of_budget: bool,
     /// Payload bytes from the client.
     pub from_client: u64,
     /// Payload bytes to the client.
@@ -119,6 +122,9 @@ impl Entry<'_> {
         text(out, "weft.server.identity", self.server_identity.as_bytes());
         text(out, "tls.protocol.version", self.tls.as_bytes());
         number(out, "weft.attempts", self.attempts as u64);
+        if self.out_of_budget {
+            text(out, "weft.retry", Repetition::OutOfBudget.as_str().as_bytes());
+        }
         number(out, "weft.bytes.from_client", self.from_client);
         number(out, "weft.bytes.to_client", self.to_client);
         if let Some(first_byte) = self.first_byte {

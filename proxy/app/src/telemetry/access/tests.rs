@@ -25,6 +25,7 @@ fn connection() -> Entry<'static> {
         client_identity: "",
         server_identity: "",
         tls: "none",
+        out_of_budget: false,
         attempts: 0,
         from_client: 0,
         to_client: 0,

@@ -190,9 +190,14 @@ impl fmt::Display for Report {
         }
         let count = |level| self.problems.iter().filter(|one| one.level == level).count();
         let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+        let counted = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
+        let objects = counted(self.objects, "object");
         match errors + warnings {
-            0 => writeln!(f, "{} objects, nothing wrong", self.objects),
-            _ => writeln!(f, "{} objects: {errors} errors, {warnings} warnings", self.objects),
+            0 => writeln!(f, "{objects}, nothing wrong"),
+            _ => writeln!(f, "{objects}: {}, {}", counted(errors, "error"), counted(warnings, "warning")),
         }
     }
 }

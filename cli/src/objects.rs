@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, stdin};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use control_index::{Index, Key, Kind, Object};
+use control_index::{Body, Index, Key, Kind, Object};
 use policy::TrustDomain;
 use serde_json::Value;
 
@@ -136,9 +137,23 @@ impl Objects {
                     field: String::new(),
                     what: format!("{} is defined at {first} already; that one is taken", object.key()),
                 }),
-                None => self.take(&object, at(line)),
+                None => self.take(&self.addressed(object), at(line)),
             }
         }
+    }
+
+    /// A Service that was not applied yet has the address that the API server will give it: one that nobody has (RFC 6666).
+    fn addressed(&self, object: Object) -> Object {
+        let Body::Service(service) = object.body() else { return object };
+        let mut service = service.clone();
+        let spec = service.spec.get_or_insert_default();
+        let alias = spec.type_.as_deref() == Some("ExternalName");
+        if alias || spec.cluster_ip.is_some() || spec.cluster_ips.is_some() {
+            return object;
+        }
+        let at = u128::from_be_bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) + self.places.len() as u128 + 1;
+        spec.cluster_ip = Some(Ipv6Addr::from(at).to_string());
+        Object::new(Body::Service(service)).unwrap_or(object)
     }
 
     fn take(&mut self, object: &Object, place: String) {

@@ -10,6 +10,9 @@ use policy::{
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
 
+/// What stands where there is no limit.
+pub(crate) const NONE: &str = "none";
+
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
@@ -35,27 +38,29 @@ pub fn of_requests(settings: &Settings) -> Vec<Setting> {
     list
 }
 
-/// What holds for the traffic to a backend. Without anybody's word nothing does.
+/// What holds for the traffic to a backend.
 pub fn of_backend(settings: &BackendSettings) -> Vec<Setting> {
     let BackendSettings { limits, accrual, budget, session } = settings;
     let Limits { max_connections, max_pending_requests, max_requests } = limits;
-    [
-        given("limits.maxConnections", max_connections, ToString::to_string),
-        given("limits.maxPendingRequests", max_pending_requests, ToString::to_string),
-        given("limits.maxRequests", max_requests, ToString::to_string),
-        given("failureAccrual", accrual, breaker),
-        given("retryBudget", budget, share_of_retries),
-        given("sessionPersistence", session, kept),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let count = |name, set: &Option<Set<u32>>| {
+        given(name, set, ToString::to_string).unwrap_or_else(|| default(name, NONE))
+    };
+    let mut list = vec![
+        count("limits.maxConnections", max_connections),
+        count("limits.maxPendingRequests", max_pending_requests),
+        count("limits.maxRequests", max_requests),
+        given("failureAccrual", accrual, breaker).unwrap_or_else(|| default("failureAccrual", NONE)),
+        given("retryBudget", budget, share_of_retries)
+            .unwrap_or_else(|| default("retryBudget", share_of_retries(&RetryBudget::default()))),
+    ];
+    list.extend(given("sessionPersistence", session, kept));
+    list
 }
 
 fn timeouts(timeouts: &Timeouts) -> Vec<Setting> {
     let Timeouts { connect, request, backend_request, idle, stream_idle, max_stream_duration } = timeouts;
     let limit = |name, set: &Option<Set<Duration>>| {
-        given(name, set, |value| time(*value)).unwrap_or_else(|| default(name, "none"))
+        given(name, set, |value| time(*value)).unwrap_or_else(|| default(name, NONE))
     };
     let connect = match connect {
         None => default("timeouts.connect", time(timeouts.connect())),
@@ -146,7 +151,7 @@ fn default(name: &'static str, value: impl Display) -> Setting {
 
 fn joined<T: Display>(values: &[T]) -> String {
     match values {
-        [] => "none".into(),
+        [] => NONE.into(),
         values => values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
     }
 }
@@ -154,7 +159,7 @@ fn joined<T: Display>(values: &[T]) -> String {
 /// As Gateway API writes durations (GEP-2257).
 fn time(time: Duration) -> String {
     if time.is_zero() {
-        return "none".into();
+        return NONE.into();
     }
     let ms = time.as_millis();
     let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1_000 % 60, "s"), (ms % 1_000, "ms")];

@@ -1,6 +1,6 @@
 //! The same for people: aligned, without what says nothing.
 
-use crate::{Backend, Considered, Setting, Verdict};
+use crate::{Backend, Considered, Setting, Verdict, settings::NONE};
 use std::fmt;
 
 /// Of endpoints more are not printed one by one.
@@ -22,7 +22,7 @@ impl fmt::Display for Verdict {
         f.write_str(&part("Filters", &filters))?;
         f.write_str(&part("Backends", &self.backends.iter().flat_map(rows_of_backend).collect::<Vec<_>>()))?;
         if self.outcome.action == "forward" {
-            f.write_str(&part("Settings", &self.settings.iter().map(row_of_setting).collect::<Vec<_>>()))?;
+            f.write_str(&part("Settings", &self.carried()))?;
             f.write_str(&part("Speaks", &[vec![spoken(&self.protocol)]]))?;
         }
         Ok(())
@@ -37,6 +37,32 @@ impl Verdict {
             (None, _) if self.considered.is_empty() => vec![vec!["none: no route is attached".into()]],
             (None, _) => vec![vec!["none of those that are attached".into()]],
         }
+    }
+}
+
+impl Verdict {
+    /// What is set, and what is not in as few lines as that takes.
+    fn carried(&self) -> Vec<Vec<String>> {
+        let nothing = |one: &&Setting| one.by.is_none() && one.value == NONE;
+        let mut rows: Vec<_> = self.settings.iter().filter(|one| !nothing(one)).map(row_of_setting).collect();
+        let mut unset = Vec::new();
+        if self.settings.iter().any(|one| nothing(&one)) {
+            unset.push("other timeouts");
+        }
+        let backends = || self.backends.iter().flat_map(|one| &one.settings);
+        for name in ["limits", "failureAccrual"] {
+            let mut of = backends().filter(|one| one.name.starts_with(name)).peekable();
+            if of.peek().is_some() && of.all(|one| nothing(&one)) {
+                unset.push(name);
+            }
+        }
+        let retried = self.settings.iter().any(|one| one.name.starts_with("retry."));
+        let budget = backends().find(|one| one.name == "retryBudget" && one.by.is_none() && retried);
+        rows.extend(budget.map(row_of_setting));
+        if !unset.is_empty() {
+            rows.push(vec![unset.join(", "), NONE.into(), "default".into()]);
+        }
+        rows
     }
 }
 
@@ -69,7 +95,11 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
             (all, meshed) => format!("{all} endpoints, {meshed} of them by mTLS"),
         }
     });
-    let mut rows = vec![vec![format!("{percent} %"), to.clone(), behind.unwrap_or_default()]];
+    let behind = match backend.resolved {
+        true => behind.unwrap_or_else(|| "its endpoints are not known here".into()),
+        false => String::new(),
+    };
+    let mut rows = vec![vec![format!("{percent} %"), to.clone(), behind]];
     let below = |cells: [String; 2]| vec![String::new(), format!("  {}", cells[0]), cells[1].clone()];
     let known = endpoints.iter().flatten();
     rows.extend(known.clone().take(ENDPOINTS).map(|endpoint| {
@@ -81,9 +111,9 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
         rows.push(below([format!("and {more} more"), String::new()]));
     }
     rows.extend(filters.iter().map(|filter| below([filter.clone(), String::new()])));
-    rows.extend(settings.iter().map(|setting| {
-        let by = setting.by.as_deref().unwrap_or("default");
-        below([format!("{} {}", setting.name, setting.value), by.into()])
+    rows.extend(settings.iter().filter_map(|setting| {
+        let by = setting.by.clone()?;
+        Some(below([format!("{} {}", setting.name, setting.value), by]))
     }));
     rows
 }

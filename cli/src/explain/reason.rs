@@ -28,8 +28,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let alike = Reason::ALL.iter().filter(|reason| reason.as_str().contains(word.as_str()));
         let alike: Vec<_> = alike.map(|reason| reason.as_str()).collect();
         let hint =
-            if alike.is_empty() { String::new() } else { format!("; did you mean {}?", alike.join(", ")) };
-        eprintln!("weft explain: no proxy gives {word:?} as a reason{hint} Without a word, all are listed.");
+            if alike.is_empty() { String::new() } else { format!(" Did you mean {}?", alike.join(", ")) };
+        eprintln!("weft explain: no proxy gives {word:?} as a reason.{hint} Without a word, all are listed.");
         return Ok(ExitCode::from(2));
     };
     let why = Why::of(reason);

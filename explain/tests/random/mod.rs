@@ -119,7 +119,7 @@ impl Random {
         let rules = self.many(3, |random| random.rule(kind));
         let mut parent = json!({"group": "", "kind": "Service", "name": self.of(&SERVICES)});
         self.maybe(&mut parent, "namespace", 3, |random| random.of(&NAMESPACES).into());
-        self.maybe(&mut parent, "port", 3, |random| [80, 81][random.below(2)].into());
+        self.maybe(&mut parent, "port", 3, |random| ([80, 81][random.below(2)]).into());
         let mut route = json!({"apiVersion": format!("gateway.networking.k8s.io/{version}"), "kind": kind,
             "metadata": {"name": format!("r{at}"), "namespace": namespace,
                 "creationTimestamp": format!("2026-01-0{}T00:00:00Z", 1 + self.below(3))},
@@ -143,7 +143,7 @@ impl Random {
             json!({"request": random.of(&["3s", "0s", "10s"]), "backendRequest": random.of(&["1s", "500ms", "20s"])})
         });
         self.maybe(&mut rule, "retry", 4, |random| {
-            json!({"codes": [[500, 503, 200, 404][random.below(4)]], "attempts": random.below(4),
+            json!({"codes": [([500, 503, 200, 404][random.below(4)])], "attempts": random.below(4),
                 "backoff": random.of(&["100ms", "1h"])})
         });
         self.maybe(&mut rule, "sessionPersistence", 8, |random| {
@@ -156,8 +156,8 @@ impl Random {
     fn backend(&mut self) -> Value {
         let mut backend = json!({"name": self.of(&["a", "b", "c", "missing"]), "port": 80});
         self.maybe(&mut backend, "namespace", 4, |random| random.of(&NAMESPACES).into());
-        self.maybe(&mut backend, "weight", 2, |random| [0, 1, 10, 90, 1_000_000][random.below(5)].into());
-        self.maybe(&mut backend, "port", 8, |random| [81, 0, 70_000][random.below(3)].into());
+        self.maybe(&mut backend, "weight", 2, |random| ([0, 1, 10, 90, 1_000_000][random.below(5)]).into());
+        self.maybe(&mut backend, "port", 8, |random| ([81, 0, 70_000][random.below(3)]).into());
         self.maybe(&mut backend, "kind", 12, |random| random.of(&["Service", "ServiceImport"]).into());
         self.maybe(&mut backend, "filters", 6, |random| random.many(2, |random| random.filter(false)));
         backend
@@ -218,19 +218,21 @@ impl Random {
             0 => json!({"type": "RequestHeaderModifier", "requestHeaderModifier": edit(self)}),
             1 => json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": edit(self)}),
             2 => json!({"type": "RequestMirror", "requestMirror": {"backendRef": self.backend(),
-                "percent": [0, 10, 100, 200][self.below(4)]}}),
+                "percent": ([0, 10, 100, 200][self.below(4)])}}),
             3 if self.one_in(2) => {
                 json!({"type": "ExtensionRef", "extensionRef": {"group": "x", "kind": "Y", "name": "z"}})
             }
             3 => json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": edit(self)}),
             4 => {
-                let mut redirect = json!({"statusCode": [301, 302, 303, 307, 308, 300][self.below(6)]});
+                let mut redirect = json!({"statusCode": ([301, 302, 303, 307, 308, 300][self.below(6)])});
                 self.maybe(&mut redirect, "path", 2, path);
                 self.maybe(&mut redirect, "scheme", 3, |random| random.of(&["http", "https", "ftp"]).into());
                 self.maybe(&mut redirect, "hostname", 3, |random| {
                     random.of(&["a.example", "A b", "a.example/x"]).into()
                 });
-                self.maybe(&mut redirect, "port", 3, |random| [80, 8443, 0, 70_000][random.below(4)].into());
+                self.maybe(&mut redirect, "port", 3, |random| {
+                    ([80, 8443, 0, 70_000][random.below(4)]).into()
+                });
                 json!({"type": "RequestRedirect", "requestRedirect": redirect})
             }
             5 => {
@@ -245,7 +247,7 @@ impl Random {
                 "allowOrigins": [self.of(&["https://a.example", "*", "https://*.example", "a b", ""])],
                 "allowMethods": [self.of(&["GET", "*", "a b"])], "allowHeaders": [self.of(&["x-a", "*", "x y"])],
                 "exposeHeaders": self.many(1, |random| random.of(&["x-b", "b\n"]).into()),
-                "maxAge": [5, 0, -1][self.below(3)], "allowCredentials": self.one_in(2)}}),
+                "maxAge": ([5, 0, -1][self.below(3)]), "allowCredentials": self.one_in(2)}}),
         }
     }
 
@@ -275,7 +277,7 @@ impl Random {
             json!({"connect": random.of(&["1s", "0s"]), "request": random.of(&["3s", "99999h"]), "idle": "1m"})
         });
         self.maybe(&mut spec, "retry", 2, |random| {
-            json!({"httpCodes": [[503, 500, 399, 600][random.below(4)]], "grpcCodes": [random.of(&["UNAVAILABLE", "INTERNAL"])],
+            json!({"httpCodes": [([503, 500, 399, 600][random.below(4)])], "grpcCodes": [random.of(&["UNAVAILABLE", "INTERNAL"])],
                 "reasons": [random.of(&["connection_refused", "sunspots"])], "attempts": random.below(5),
                 "perTryTimeout": "1s", "bodyLimit": random.of(&["64Ki", "1Mi"]), "otherHost": random.one_in(2)})
         });
@@ -288,8 +290,8 @@ impl Random {
         self.maybe(&mut spec, "fault", 3, |random| {
             let abort = match random.below(3) {
                 0 => json!({"grpcStatus": "UNAVAILABLE"}),
-                1 => json!({"httpStatus": [503, 100, 600][random.below(3)]}),
-                _ => json!({"httpStatus": 503, "percent": [0.25, 50.0, 200.0][random.below(3)]}),
+                1 => json!({"httpStatus": ([503, 100, 600][random.below(3)])}),
+                _ => json!({"httpStatus": 503, "percent": ([0.25, 50.0, 200.0][random.below(3)])}),
             };
             json!({"abort": abort, "delay": {"duration": "1s"}, "headers": [{"name": random.of(&["x-a", "X-B", "x y"]), "value": "a"}]})
         });
@@ -297,7 +299,7 @@ impl Random {
             &mut spec,
             "directResponse",
             5,
-            |random| json!({"status": [200, 404, 503, 99][random.below(4)], "body": "no"}),
+            |random| json!({"status": ([200, 404, 503, 99][random.below(4)]), "body": "no"}),
         );
         spec
     }

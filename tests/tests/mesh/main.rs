@@ -9,6 +9,7 @@ mod access_log;
 mod breaks;
 mod bulk;
 mod control;
+mod explain;
 mod floods;
 mod grpc;
 mod h2;
@@ -20,6 +21,8 @@ mod outages;
 mod peers;
 mod pools;
 mod programs;
+#[path = "../../../explain/tests/random/mod.rs"]
+mod random;
 mod refusals;
 mod rollout;
 mod tcp;

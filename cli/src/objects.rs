@@ -151,7 +151,9 @@ impl Objects {
         if alias || spec.cluster_ip.is_some() || spec.cluster_ips.is_some() {
             return object;
         }
-        let at = u128::from_be_bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) + self.places.len() as u128 + 1;
+        let at = u128::from_be_bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            + self.places.len() as u128
+            + 1;
         spec.cluster_ip = Some(Ipv6Addr::from(at).to_string());
         Object::new(Body::Service(service)).unwrap_or(object)
     }

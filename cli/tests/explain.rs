@@ -37,7 +37,8 @@ fn answer(folder: &Path, case: &str, command: &str) -> String {
         .current_dir(folder)
         .output()
         .unwrap();
-    let (said, failed) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (said, failed) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     format!("$ weft {command}\n{said}{failed}({})\n\n", output.status.code().unwrap())
 }
 

@@ -25,4 +25,5 @@ mod programs;
 mod random;
 mod refusals;
 mod rollout;
+mod routes;
 mod tcp;

@@ -33,7 +33,7 @@ enum Event {
     Client(std::io::Result<usize>),
     /// It has spoken, or without a word ended.
     Server(bool),
-    Connected(Result<(Upstream, Chosen), Failed>),
+    Connected(Box<Result<(Upstream, Chosen), Failed>>),
 }
 
 /// Reads until it is known what the client speaks. `connect` makes the upstream connection that a silent client calls for.
@@ -128,7 +128,7 @@ async fn both_sides(
                 // Nobody can answer a ClientHello before it is whole: what the server says is not said to this client.
                 Some(_) if client.reader.buffered().first() == Some(&HANDSHAKE_RECORD) => Poll::Pending,
                 Some((upstream, _)) => upstream.poll_spoken(cx).map(Event::Server),
-                None => connect.as_mut().poll(cx).map(Event::Connected),
+                None => connect.as_mut().poll(cx).map(|connected| Event::Connected(Box::new(connected))),
             }
         });
         let event = match wait {
@@ -137,7 +137,7 @@ async fn both_sides(
         };
         let step = match event {
             Some(Event::Connected(connected)) => {
-                upstream = Some(connected?);
+                upstream = Some((*connected)?);
                 continue;
             }
             Some(Event::Client(read)) => match heard(&mut detector, client, read, begin) {

@@ -4,7 +4,7 @@
 use crate::{failed::Failed, grpc};
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     task::Poll,
     time::Duration,
 };
@@ -33,11 +33,10 @@ impl Bounds<'_> {
 
     /// Runs `carry` within the limits. `moved`: how much has moved; `None` while it is somebody's turn who may be silent.
     pub(crate) async fn keep<T>(
-        self,
-        carry: impl Future<Output = Result<T, Failed>>,
+        &self,
+        carry: Pin<&mut impl Future<Output = Result<T, Failed>>>,
         moved: impl Fn() -> Option<u64>,
     ) -> Result<T, Failed> {
-        let carry = pin!(carry);
         if self.deadline.is_none() && self.idle.is_none() {
             return carry.await;
         }
@@ -46,7 +45,7 @@ impl Bounds<'_> {
     }
 
     async fn watch<T>(
-        self,
+        &self,
         mut carry: Pin<&mut impl Future<Output = Result<T, Failed>>>,
         moved: impl Fn() -> Option<u64>,
     ) -> Result<T, Failed> {
@@ -92,7 +91,7 @@ impl Bounds<'_> {
 mod tests {
     use super::*;
     use policy::Reason;
-    use std::{cell::Cell, future::pending};
+    use std::{cell::Cell, future::pending, pin::pin};
     use tokio::time::sleep;
 
     fn failed(over: Over) -> Failed {
@@ -108,7 +107,7 @@ mod tests {
         moved: &Cell<Option<u64>>,
     ) -> (Option<Reason>, u64) {
         let begin = Instant::now();
-        let ended = bounds.keep(carry, || moved.get()).await;
+        let ended = bounds.keep(pin!(carry), || moved.get()).await;
         (ended.err().map(|failed| failed.reason), begin.elapsed().as_secs())
     }
 

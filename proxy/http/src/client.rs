@@ -257,9 +257,9 @@ impl Client {
         self.kept().limit(bytes);
     }
 
-    /// Is everything there to send it once more? Not what is to become a tunnel.
-    pub fn is_repeatable(&self) -> bool {
-        self.kept().is_whole() && !self.opens_tunnel()
+    /// Bytes that have gone of its body, if all of them are there to be sent once more; not of what is to become a tunnel.
+    pub fn kept_bytes(&self) -> Option<usize> {
+        self.kept().bytes().filter(|_| !self.opens_tunnel())
     }
 
     fn kept(&self) -> &Kept {

@@ -60,8 +60,8 @@ pub struct Verdict {
     pub grpc_status: Option<u16>,
     /// It is a peer proxy's own answer, for this reason.
     pub failed: Option<Reason>,
-    /// All that has gone of the request is there to be sent again.
-    pub repeatable: bool,
+    /// Bytes that have gone of the request's body, if all of them are there to be sent again.
+    pub kept: Option<usize>,
 }
 
 /// What a client's exchange asks and tells on its way.
@@ -165,10 +165,8 @@ impl Way<'_> {
         let ended = {
             let upload = pin!(self.upload(source.keeping(self.kept), &mut sink));
             let download = pin!(self.download(&mut answers, responder, &mut down));
-            self.progress
-                .bounds
-                .keep(both(upload, download, |left: &Left| whole && !left.withheld), || self.moved())
-                .await
+            let both = pin!(both(upload, download, |left: &Left| whole && !left.withheld));
+            self.progress.bounds.keep(both, || self.moved()).await
         };
         let failed = match ended {
             Ok(left) => {
@@ -238,7 +236,7 @@ impl Way<'_> {
         (self.progress.answered)();
         count.head_of(answers);
         if let Some(judge) = self.progress.judge
-            && judge(&count.verdict(answers, self.kept.is_whole()))
+            && judge(&count.verdict(answers, self.kept.bytes()))
         {
             return Ok(Left { client_reusable: false, hop_reusable: answers.discard(), withheld: true });
         }
@@ -283,7 +281,7 @@ async fn tunnelled(
             responder.interim(answers.head()).await?;
         }
     };
-    progress.bounds.keep(final_head, || None).await?;
+    progress.bounds.keep(pin!(final_head), || None).await?;
     (progress.answered)();
     count.head_of(&mut answers);
     let head = answers.head();
@@ -400,9 +398,9 @@ impl<'a> Count<'a> {
         self.grpc_status.borrow().as_ref().and_then(|status| status.to_str().ok()?.parse().ok())
     }
 
-    fn verdict(&self, answers: &mut Answers<'_>, repeatable: bool) -> Verdict {
+    fn verdict(&self, answers: &mut Answers<'_>, kept: Option<usize>) -> Verdict {
         let failed = if answers.is_wire() { head::failed(&answers.head()) } else { None };
-        Verdict { status: self.status.get(), grpc_status: self.grpc_status(), failed, repeatable }
+        Verdict { status: self.status.get(), grpc_status: self.grpc_status(), failed, kept }
     }
 
     fn answered(&self, client_reusable: bool, hop_reusable: bool) -> Answered {

@@ -87,6 +87,12 @@ impl Kept {
         !self.0.borrow().over
     }
 
+    /// How much there is of it so far, if all of that can be sent once more.
+    pub(crate) fn bytes(&self) -> Option<usize> {
+        let inside = self.0.borrow();
+        (!inside.over).then_some(inside.bytes)
+    }
+
     /// The next attempt begins, if it `is_whole`.
     pub(crate) fn rewind(&self) {
         self.0.borrow_mut().given = 0;

@@ -26,7 +26,8 @@ pub async fn tunnel(
         let upload = async { pump(&mut up.0, &mut up.1, sent).await.map(|_| ()) };
         let download = async { pump(&mut down.0, &mut down.1, received).await.map(|_| ()) };
         let moved = || sent.bytes() + received.bytes();
-        bounds.keep(either_way(upload, download, moved), || Some(moved())).await
+        let carried = pin!(either_way(upload, download, moved));
+        bounds.keep(carried, || Some(moved())).await
     };
     if let Err(failed) = &ended {
         // HTTP/2 forgets what a stream has queued when it is reset: let its connection take that first.

@@ -42,8 +42,7 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
     let settings = routed.settings();
     let asked = Asked { caller: client.deadline(), begun: *begun };
     let deadline = Deadline::of_attempt(asked.caller, settings, *begun);
-    let wanted = Wanted::of(client, routed, deadline, *attempts > 0);
-    let mut held = hold(&wanted, routed, chosen).await?;
+    let mut held = hold(&Wanted::of(client, routed, deadline, *attempts > 0), routed, chosen).await?;
     chosen.connected();
     client.count_down();
     let edits = edit::of_response(routed, client, Some(&chosen.hop));

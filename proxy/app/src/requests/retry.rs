@@ -25,6 +25,8 @@ const BACKOFF_GROWTH: u32 = 10;
 pub(super) struct Repeats {
     /// Attempts in a row of which nothing was executed.
     replays: usize,
+    /// Of the endpoints that were tried, those from here on were so in this row.
+    row: usize,
     /// Times that its rule had it sent once more.
     asked: Cell<u32>,
     /// It is to be sent once more, after this.
@@ -65,7 +67,9 @@ where
                 if let Some(pause) = exchange.repeats.next.take() {
                     exchange.repeats.replays = 0;
                     let other = exchange.routed.settings().retry.other_host.as_ref();
-                    exchange.leave(other.is_none_or(|set| set.value));
+                    let other = other.is_none_or(|set| set.value);
+                    exchange.leave(other);
+                    exchange.repeats.row = exchange.tried.len();
                     // Boxed: few are repeated, and a timer would take room in every other's future.
                     Box::pin(sleep(pause)).await;
                 }
@@ -81,10 +85,8 @@ impl Exchange {
         if !settings.retry.is_asked() && settings.hedge.is_none() {
             return;
         }
-        if let Some(limit) = &settings.retry.body_limit {
-            let most = limits::REPLAY_MOST_BYTES;
-            self.client.keep(usize::try_from(limit.value).unwrap_or(most).min(most));
-        }
+        // What reached nobody is sent again whatever the rule says.
+        self.client.keep(most_bytes(&settings.retry).max(limits::REPLAY_BYTES));
         if let Some(allowance) = self.routed.allowance() {
             allowance.request(self.routed.budget(), Instant::now());
         }
@@ -103,7 +105,7 @@ impl Exchange {
     /// May the request be sent once more after this, whatever its rule says? (RFC 9110 §9.2.2)
     pub(super) fn may_replay(&self, failed: &Failed) -> bool {
         let Some(chosen) = &self.chosen else { return false };
-        let tried = self.tried.iter().chain([&chosen.hop]);
+        let tried = self.tried[self.repeats.row..].iter().chain([&chosen.hop]);
         let safe = match failed.replay {
             // The same endpoint again makes sense when it was only the connection that went.
             Replay::Untouched => {
@@ -123,7 +125,7 @@ impl Exchange {
             && !failed.answered
             && !failed.by_client
             && wants(&settings.retry, self.is_safe(failed), failed.reason)
-            && self.client.is_repeatable();
+            && is_kept(&settings.retry, self.client.kept_bytes());
         if wanted {
             let asked = Asked { caller: self.client.deadline(), begun: self.begun };
             let hop = self.chosen.as_ref().map(|chosen| &*chosen.hop);
@@ -170,7 +172,7 @@ impl Repeats {
                     || verdict.grpc_status.is_some_and(|status| has(&retry.grpc_codes, status))
             }
         };
-        wanted && verdict.repeatable && self.grant(worker, routed, asked, Some(hop))
+        wanted && is_kept(retry, verdict.kept) && self.grant(worker, routed, asked, Some(hop))
     }
 
     /// There are attempts, time and budget left for one more.
@@ -195,6 +197,17 @@ impl Repeats {
         }
         allowed
     }
+}
+
+/// Bytes of a body up to which a request is sent once more.
+fn most_bytes(retry: &Retry) -> usize {
+    let most = limits::REPLAY_MOST_BYTES;
+    let asked = |set: &Set<u64>| usize::try_from(set.value).unwrap_or(most).min(most);
+    retry.body_limit.as_ref().map_or(limits::REPLAY_BYTES, asked)
+}
+
+fn is_kept(retry: &Retry, kept: Option<usize>) -> bool {
+    kept.is_some_and(|bytes| bytes <= most_bytes(retry))
 }
 
 /// Does a rule want a request repeated that a proxy answered by itself, for this reason? `safe`: nothing can be done twice by that.

@@ -63,7 +63,8 @@ pub async fn race<'a>(
             heats.poll(cx, next.as_mut())
         });
         // Whom a limit stops, it stops as the first one's.
-        let bounded = progress.bounds.keep(async { Ok(won.await) }, || None).await;
+        let won = pin!(async { Ok(won.await) });
+        let bounded = progress.bounds.keep(won, || None).await;
         bounded.unwrap_or_else(|over| Err((over, 0)))
     };
     let (Asked { begun: Begun { sink, answers }, status, lease }, at) = match won {

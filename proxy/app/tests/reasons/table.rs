@@ -8,7 +8,7 @@ use crate::{
 };
 use http::{HeaderValue, Method, Request, Uri};
 use policy::{
-    BackendSettings, Outbound, Protocol, Reason, Routes, Settings, Target,
+    BackendSettings, Protocol, Reason, Routes, Settings, Target,
     filter::Share,
     limits,
     settings::{Abort, FailureAccrual, Fault, Limits, Origin, Set, Timeouts},
@@ -183,7 +183,10 @@ pub const ROWS: &[Row] = &[
             world.at(OUTSIDE, silent);
             let timeouts = Timeouts { stream_idle: set(Duration::from_secs(1)), ..Timeouts::default() };
             let settings = Settings { timeouts, ..Settings::default() };
-            world.outbound.script.outbound(at(OUTSIDE), Outbound { settings, ..Outbound::external() });
+            world
+                .outbound
+                .script
+                .outbound(at(OUTSIDE), policy::Outbound { settings, ..policy::Outbound::external() });
         },
         told: Told::Status(504),
         ..USUAL

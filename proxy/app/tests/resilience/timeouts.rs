@@ -65,9 +65,9 @@ fn a_request_that_takes_too_long_is_answered_in_the_name_of_the_limit() {
     for (settings, took, field) in table {
         let heard = hears(settings, Does::Nothing);
         assert_eq!((heard.status, heard.took), (504, ms(took)), "{field}: {heard:?}");
-        let said = format!("error=http_response_timeout; next-hop=\"10.0.1.1:8080\"; details=\"the");
+        let said = "error=http_response_timeout; next-hop=\"10.0.1.1:8080\"; details=\"the";
         assert!(
-            heard.text.contains(&said)
+            heard.text.contains(said)
                 && heard.text.contains(&format!("({field} of TrafficPolicy shop/mine)")),
             "{heard:?}"
         );

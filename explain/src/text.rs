@@ -112,8 +112,8 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
     }
     rows.extend(filters.iter().map(|filter| below([filter.clone(), String::new()])));
     rows.extend(settings.iter().filter_map(|setting| {
-        let by = setting.by.clone()?;
-        Some(below([format!("{} {}", setting.name, setting.value), by]))
+        let by = setting.by.as_ref()?;
+        Some(below([format!("{} {}, by {by}", setting.name, setting.value), String::new()]))
     }));
     rows
 }

@@ -111,7 +111,13 @@ pub type Endpoints<'a> = &'a dyn Fn(&ServicePort) -> Option<Vec<Endpoint>>;
 pub fn request(policy: &Outbound, ask: &Ask, endpoints: Endpoints<'_>) -> Verdict {
     let mut trace = Trace::default();
     let decision = route(policy, &ask.facts(), &mut trace);
-    Verdict { path: path(&decision, ask), ..verdict(policy, ask.to_string(), &decision, trace, endpoints) }
+    let mut verdict = verdict(policy, ask.to_string(), &decision, trace, endpoints);
+    verdict.path = path(&decision, ask);
+    let Outcome { reason, says, .. } = &mut verdict.outcome;
+    if let Some(why) = reason.as_ref().filter(|_| ask.grpc) {
+        *says = format!("the proxy answers gRPC status {}: {}", why.grpc_status, why.word);
+    }
+    verdict
 }
 
 /// Decides about a connection whose bytes nobody reads; `sni` is the name that a TLS client asks for, empty if none, and `None` for
@@ -125,7 +131,14 @@ pub fn connection(policy: &Outbound, sni: Option<&str>, endpoints: Endpoints<'_>
     };
     let name = sni.map(|name| Some(name).filter(|name| !name.is_empty()));
     let decision = route_connection(policy, name, &mut trace);
-    verdict(policy, asked, &decision, trace, endpoints)
+    let mut verdict = verdict(policy, asked, &decision, trace, endpoints);
+    let Outcome { reason, says, status, .. } = &mut verdict.outcome;
+    // Bytes get no answer of HTTP.
+    if let Some(why) = reason {
+        *says = format!("the proxy ends it: {}", why.word);
+        *status = None;
+    }
+    verdict
 }
 
 impl Verdict {

@@ -86,9 +86,6 @@ pub struct Timeouts {
     /// All of a request and its response, with their bodies, tunnels and streams too. Default: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_stream_duration: Option<Duration>,
-    /// From a connection's first byte of a request to the end of the request's header. Default: without end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_headers: Option<Duration>,
     /// From the request to the end of the response, over all attempts. As in an HTTPRoute. Default: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,

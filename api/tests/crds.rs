@@ -75,7 +75,7 @@ fn backend(text: &str) -> Result<Vec<String>, String> {
 #[test]
 fn a_whole_policy_is_read_and_written_back() {
     let text = "{targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: cart, sectionName: beta}], \
-        timeouts: {connect: 2s, idle: 0s, streamIdle: 1m, maxStreamDuration: 1h, requestHeaders: 5s, request: 10s, \
+        timeouts: {connect: 2s, idle: 0s, streamIdle: 1m, maxStreamDuration: 1h, request: 10s, \
         backendRequest: 3s}, retry: {httpCodes: [502, 503], grpcCodes: [UNAVAILABLE, 8], reasons: [connection_refused], \
         attempts: 3, perTryTimeout: 1s, backoff: {base: 10ms, max: 1s}, bodyLimit: 1Mi, otherHost: false}, \
         hedge: {delay: 50ms, max: 2}, fault: {delay: {duration: 1s, percent: 12.5}, abort: {grpcStatus: 14}, \

@@ -43,7 +43,6 @@ fn traffic(spec: &TrafficPolicySpec) -> BTreeSet<&'static str> {
         ("timeouts.idle", timeouts.idle.is_some()),
         ("timeouts.streamIdle", timeouts.stream_idle.is_some()),
         ("timeouts.maxStreamDuration", timeouts.max_stream_duration.is_some()),
-        ("timeouts.requestHeaders", timeouts.request_headers.is_some()),
         ("timeouts.request", timeouts.request.is_some()),
         ("timeouts.backendRequest", timeouts.backend_request.is_some()),
         ("retry.httpCodes", !retry.http_codes.is_empty()),

@@ -7,6 +7,9 @@ use tests::{
 };
 
 const INSTALLED: Duration = Duration::from_secs(60);
+/// By its status the suite knows what is to be tested.
+const MESH: &str = "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XMesh\nmetadata: {name: weft}\n\
+                    spec: {controllerName: weft.mesh/controller}\n";
 
 pub fn definitions_images_and_weft(cluster: &Cluster) {
     cluster.script("tests/conformance/build", &[]);
@@ -31,5 +34,12 @@ pub fn definitions_images_and_weft(cluster: &Cluster) {
     cluster.eventually(SYSTEM, INSTALLED, || match cluster.weft(&["check"]) {
         (0, _) => Ok(()),
         (code, text) => Err(format!("weft check ends with {code}:\n{text}")),
+    });
+
+    cluster.apply(MESH);
+    cluster.eventually(SYSTEM, INSTALLED, || {
+        let status = &cluster.json(&["xmesh", "weft"])["status"];
+        let told = status["supportedFeatures"].as_array().is_some_and(|features| !features.is_empty());
+        if told { Ok(()) } else { Err(format!("XMesh weft is not told the mesh's features: {status}")) }
     });
 }

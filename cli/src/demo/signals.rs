@@ -31,6 +31,8 @@ pub struct Scrape {
     durations: BTreeMap<String, Histogram>,
     /// Of the outbound side, by reason.
     reasons: BTreeMap<String, u64>,
+    /// Failed attempts that a policy had sent once more, so that no client saw them, by service.
+    repeated: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ struct Requests {
 pub struct Edge {
     pub from: String,
     pub to: String,
+    /// As its client counts them: attempts that were repeated are one.
     pub requests: u64,
     pub failed: u64,
     pub durations: Histogram,
@@ -93,6 +96,9 @@ impl Scrape {
                     let histogram = scrape.durations.entry(sample.label("service").into()).or_default();
                     histogram.add_bucket(sample.label("le").parse().unwrap_or(f64::INFINITY), sample.count());
                 }
+                "weft_retries_total" if is_outbound && sample.label("outcome") == "repeated" => {
+                    *scrape.repeated.entry(sample.label("service").into()).or_default() += sample.count();
+                }
                 "weft_reasons_total" if is_outbound && sample.count() > 0 => {
                     *scrape.reasons.entry(sample.label("reason").into()).or_default() += sample.count();
                 }
@@ -131,6 +137,13 @@ pub fn graph(scrapes: &[Scrape]) -> Vec<Edge> {
                 ..Edge::default()
             });
             edge.add(requests);
+        }
+        for (service, repeated) in &scrape.repeated {
+            let key = (scrape.app.clone(), service_name(service, &scrape.namespace));
+            if let Some(edge) = edges.get_mut(&key) {
+                edge.requests = edge.requests.saturating_sub(*repeated);
+                edge.failed = edge.failed.saturating_sub(*repeated);
+            }
         }
         for (service, durations) in &scrape.durations {
             let key = (scrape.app.clone(), service_name(service, &scrape.namespace));

@@ -140,3 +140,12 @@ fn edges_stand_in_the_order_of_a_requests_way() {
     assert_eq!(order(&shop), expected);
     assert_eq!(order(&[scrape("a", &["b"]), scrape("b", &["a", "b"])]), ["a b", "b a", "b b"]);
 }
+
+#[test]
+fn what_a_policy_repeated_no_client_saw() {
+    let text = out(PRODUCT, "10.1.0.1:8080", "1.3", "2xx", 10)
+        + &out(PRODUCT, "10.1.0.2:8080", "1.3", "5xx", 3)
+        + "weft_retries_total{direction=\"outbound\",service=\"product.shop:8080\",outcome=\"repeated\"} 3\n";
+    let edges = graph(&[cart(&text)]);
+    assert_eq!((edges[0].requests, edges[0].failed), (10, 0));
+}

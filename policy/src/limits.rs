@@ -48,6 +48,8 @@ pub const PENDING_STREAMS: usize = 1_024;
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// The most that a policy can have kept.
 pub const REPLAY_MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Endpoints that one request is sent to at once, besides the first, whatever a policy says.
+pub const HEDGES: u32 = 5;
 /// Bytes by which the copy of a request (RequestMirror) may fall behind what its original has sent; one that does is given up.
 pub const MIRROR_BYTES: usize = 512 * 1024;
 /// Copies that a worker has under way at once; of further requests none are made.

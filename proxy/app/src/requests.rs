@@ -131,8 +131,7 @@ fn stages(worker: &Rc<Worker>, direction: Direction) -> impl Stage + use<> {
         .layer(layer_fn(|inner| answer_failures(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| fault::inject(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| own::answer_by_rule(worker.clone(), direction, inner)))
-        .layer(layer_fn(|inner| limit::bound(worker.clone(), direction, inner)))
-        .layer(layer_fn(retry::repeat))
+        .layer(layer_fn(|inner| retry::repeat(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| balance(worker.clone(), direction, inner)))
         .layer(layer_fn(|inner| measure(worker.clone(), direction, inner)))
         .service(service_fn({
@@ -346,6 +345,6 @@ mod tests {
         }
         let (worker, _) = worker(1);
         let size = size(&stages(&worker, Direction::Inbound));
-        assert!(size <= 3_392, "{size} bytes");
+        assert!(size <= 2_856, "{size} bytes");
     }
 }

@@ -25,6 +25,8 @@ pub struct Bounds<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     Deadline,
+    /// That of a tunnel.
+    TunnelDeadline,
     Idle,
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{
     body::{BodyError, Failure, Meter, Sink, Source, pump},
-    bounds::Bounds,
+    bounds::{Bounds, Over},
     client::{Client, Responder, Sides},
     failed::{Failed, Replay},
     grpc,
@@ -23,6 +23,7 @@ use std::{
     pin::{Pin, pin},
     task::Poll,
 };
+use tokio::time::Instant;
 
 mod race;
 
@@ -75,8 +76,8 @@ pub struct Progress<'a> {
     pub edit: Option<&'a dyn Fn(&mut HeaderMap)>,
     /// How long it may take.
     pub bounds: Bounds<'a>,
-    /// The same, for the tunnel that it has become.
-    pub tunnel: Bounds<'a>,
+    /// When the tunnel that it has become is over.
+    pub tunnel_deadline: Option<Instant>,
     /// Is the final answer to be withheld from the client, since the request will be sent once more?
     pub judge: Option<&'a dyn Fn(&Verdict) -> bool>,
 }
@@ -119,14 +120,15 @@ pub async fn exchange(
     let ended = !client.has_body() && !client.opens_tunnel();
     let (http1, grpc) = (matches!(client, Client::Http1(_)), client.is_grpc());
     let Sides { head, source, kept, responder } = client.sides();
-    let Begun { sink, answers } = hop.begin(head, ended)?;
+    let Begun { mut sink, mut answers } = hop.begin(head, ended)?;
     kept.rewind();
     if head.opens_tunnel() {
         // Boxed: few requests do so, and it would take room in every other's future.
         return Box::pin(tunnelled(head, source, sink, answers, responder, progress, &count)).await;
     }
     let way = Way { kept, has_body: !ended, http1, grpc, first: None, progress, count: &count };
-    way.message(source, sink, answers, responder).await
+    let mut source = source.keeping(kept);
+    way.message(&mut source, &mut sink, &mut answers, responder).await
 }
 
 /// What a message's two directions share.
@@ -150,12 +152,12 @@ struct Left {
 }
 
 impl Way<'_> {
-    /// Both directions of a message.
+    /// Both directions of a message. What they use is borrowed: a future that took it would have room for it twice.
     async fn message(
         &self,
-        source: Source<'_>,
-        mut sink: Sink<'_>,
-        mut answers: Answers<'_>,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+        answers: &mut Answers<'_>,
         responder: Responder<'_>,
     ) -> Result<Answered, Failed> {
         let count = self.count;
@@ -163,8 +165,8 @@ impl Way<'_> {
         let whole = !self.http1 && matches!(answers, Answers::Stream(_));
         let mut down = None;
         let ended = {
-            let upload = pin!(self.upload(source.keeping(self.kept), &mut sink));
-            let download = pin!(self.download(&mut answers, responder, &mut down));
+            let upload = pin!(self.upload(source, sink));
+            let download = pin!(self.download(answers, responder, &mut down));
             let both = pin!(both(upload, download, |left: &Left| whole && !left.withheld));
             self.progress.bounds.keep(both, || self.moved()).await
         };
@@ -204,9 +206,9 @@ impl Way<'_> {
         moves.then(|| count.request.bytes() + count.response.bytes())
     }
 
-    async fn upload(&self, mut source: Source<'_>, sink: &mut Sink<'_>) -> Result<(), BodyError> {
+    async fn upload(&self, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), BodyError> {
         if self.has_body {
-            let carried = pump(&mut source, sink, &self.count.request).await;
+            let carried = pump(source, sink, &self.count.request).await;
             if let Err(BodyError::Source(failure)) = &carried {
                 self.count.broken_off.set(Some(failure.reset().unwrap_or(h2::Reason::CANCEL)));
             }
@@ -309,7 +311,10 @@ async fn tunnelled(
     let down = responder.open_tunnel(answers.head(), upgrade.as_deref())?;
     let up = (source.into_raw(), sink.into_raw());
     let down = (answers.source().into_raw(), down);
-    tunnel(up, down, &count.request, &count.response, progress.tunnel).await.map_err(Failed::answered)?;
+    let over =
+        |over| (progress.bounds.failed)(if over == Over::Deadline { Over::TunnelDeadline } else { over });
+    let bounds = Bounds { deadline: progress.tunnel_deadline, failed: &over, ..progress.bounds };
+    tunnel(up, down, &count.request, &count.response, bounds).await.map_err(Failed::answered)?;
     Ok(count.answered(false, false))
 }
 

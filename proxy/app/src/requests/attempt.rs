@@ -55,13 +55,9 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
         bounds: Bounds {
             deadline: deadline.map(|deadline| deadline.at),
             idle: settings.timeouts.stream_idle(),
-            failed: &|hit| over(hit, deadline, settings),
+            failed: &|hit| over(hit, deadline, asked.begun, settings),
         },
-        tunnel: Bounds {
-            deadline: Deadline::of_tunnel(settings, *begun).map(|deadline| deadline.at),
-            idle: settings.timeouts.stream_idle(),
-            failed: &|hit| over(hit, Deadline::of_tunnel(settings, asked.begun), settings),
-        },
+        tunnel_deadline: Deadline::of_tunnel(settings, *begun).map(|deadline| deadline.at),
         judge: judges(settings).then_some(&judge),
     };
     let answered = carry(client, held.next_hop(worker), &progress).await;

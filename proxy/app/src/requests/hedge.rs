@@ -8,13 +8,14 @@ use super::{
     retry::{Asked, judges},
     time::{Deadline, over},
 };
-use crate::{destination::Chosen, telemetry::Repetition};
-use policy::{Reason, settings::Hedge};
+use crate::{destination::Chosen, hop::Hop, routed::Routed, telemetry::Repetition};
+use policy::{Reason, limits, settings::Hedge};
 use proxy_balance::Outcome;
 use proxy_http::{
     bounds::Bounds,
     exchange::{Answered, Progress, Racer, Verdict, race},
     failed::Failed,
+    next_hop::NextHop,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -49,8 +50,9 @@ pub(super) async fn attempt(
     first.connected();
     let edits = edit::of_response(routed, client, None);
     // Who runs besides the first, and over what.
-    let others: Vec<OnceCell<Chosen>> = (0..hedge.max).map(|_| OnceCell::new()).collect();
-    let mut held: Vec<Option<Held<'_>>> = (0..hedge.max).map(|_| None).collect();
+    let most = hedge.max.min(limits::HEDGES);
+    let others: Vec<OnceCell<Chosen>> = (0..most).map(|_| OnceCell::new()).collect();
+    let mut held: Vec<Option<Held<'_>>> = (0..most).map(|_| None).collect();
     let running = |at: usize| match at.checked_sub(1) {
         None => first,
         Some(other) => others[other].get().expect("who has answered was chosen"),
@@ -66,9 +68,9 @@ pub(super) async fn attempt(
         bounds: Bounds {
             deadline: deadline.map(|deadline| deadline.at),
             idle: settings.timeouts.stream_idle(),
-            failed: &|hit| over(hit, deadline, settings),
+            failed: &|hit| over(hit, deadline, called.begun, settings),
         },
-        tunnel: Bounds::NONE,
+        tunnel_deadline: None,
         judge: judges(settings).then_some(&judge),
     };
     let ended = {
@@ -79,32 +81,11 @@ pub(super) async fn attempt(
                 return None;
             }
             let (place, held) = free.next()?;
-            let allowed = routed
-                .allowance()
-                .is_none_or(|allowance| allowance.withdraw(routed.budget(), Instant::now()));
-            if !allowed {
+            if !is_affordable(routed) {
                 first.hop.edge.repeated(Repetition::OutOfBudget);
                 return None;
             }
-            let racer: Racer<'_> = Box::pin(async move {
-                let known = asked.borrow().clone();
-                let chosen = routed.choose(worker, &known).await?;
-                if known.contains(&chosen.hop) {
-                    return Err(Failed::untouched(
-                        Reason::DestinationUnavailable,
-                        "no other endpoint is left",
-                    ));
-                }
-                asked.borrow_mut().push(chosen.hop.clone());
-                chosen.start(Instant::now());
-                chosen.hop.edge.request_started();
-                chosen.hop.edge.repeated(Repetition::Hedged);
-                let chosen = place.get_or_init(|| chosen);
-                let held = held.insert(hold(wanted, routed, chosen).await?);
-                chosen.connected();
-                Ok(held.next_hop(worker))
-            });
-            Some(racer)
+            Some(Box::pin(enter(worker, routed, wanted, asked, place, held)) as Racer<'_>)
         };
         let (ended, at) =
             race(client, first_held.next_hop(worker), hedge.delay, another, &winner, &progress).await;
@@ -133,8 +114,37 @@ pub(super) async fn attempt(
     ended
 }
 
+/// Does the budget of repetitions allow one more? If so, it has been paid.
+fn is_affordable(routed: &Routed) -> bool {
+    routed.allowance().is_none_or(|allowance| allowance.withdraw(routed.budget(), Instant::now()))
+}
+
+/// One more endpoint, which nobody has `asked`, and a connection to it.
+async fn enter<'c: 'h, 'h>(
+    worker: &'h Worker,
+    routed: &Routed,
+    wanted: &Wanted,
+    asked: &RefCell<Vec<Rc<Hop>>>,
+    place: &'c OnceCell<Chosen>,
+    held: &'h mut Option<Held<'c>>,
+) -> Result<NextHop<'h>, Failed> {
+    let known = asked.borrow().clone();
+    let chosen = routed.choose(worker, &known).await?;
+    if known.contains(&chosen.hop) {
+        return Err(Failed::untouched(Reason::DestinationUnavailable, "no other endpoint is left"));
+    }
+    asked.borrow_mut().push(chosen.hop.clone());
+    chosen.start(Instant::now());
+    chosen.hop.edge.request_started();
+    chosen.hop.edge.repeated(Repetition::Hedged);
+    let chosen = place.get_or_init(|| chosen);
+    let held = held.insert(hold(wanted, routed, chosen).await?);
+    chosen.connected();
+    Ok(held.next_hop(worker))
+}
+
 /// Who was too slow: it was asked for nothing, and its time counts.
-fn lose(worker: &Worker, lost: Chosen, begun: Instant, tried: &mut Vec<Rc<crate::hop::Hop>>) {
+fn lose(worker: &Worker, lost: Chosen, begun: Instant, tried: &mut Vec<Rc<Hop>>) {
     let now = Instant::now();
     lost.hop.edge.request_finished(0, now - begun);
     lost.finish(worker, now, Outcome::Failed, None);

@@ -1,45 +1,25 @@
 //! Limits of a backend on what is under way to it. What is over them is refused at once: who waits would only make it worse.
 
-use super::{Exchange, Stage, Worker};
+use super::Exchange;
 use crate::{
     routed::Routed,
-    telemetry::{Direction, Limited, Permit},
+    telemetry::{Limited, Permit},
 };
 use proxy_http::failed::Failed;
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    rc::Rc,
     task::Poll,
 };
-use tower::service_fn;
 
 /// What a request takes of the limits, for as long as it lasts.
-struct Permits {
+pub(super) struct Permits {
     _request: Option<Permit>,
     _tunnel: Option<Permit>,
 }
 
-pub(super) fn bound<S>(worker: Rc<Worker>, direction: Direction, inner: S) -> impl Stage
-where
-    S: Stage,
-{
-    service_fn(move |exchange: Box<Exchange>| {
-        let (worker, mut inner) = (worker.clone(), inner.clone());
-        async move {
-            let _permits = match permits(&exchange) {
-                Ok(permits) => permits,
-                Err(failed) => {
-                    exchange.count_unsent(&worker, direction, &failed);
-                    return Err((exchange, failed));
-                }
-            };
-            inner.call(exchange).await
-        }
-    })
-}
-
-fn permits(exchange: &Exchange) -> Result<Permits, Failed> {
+/// Of the limits of its backend.
+pub(super) fn permits(exchange: &Exchange) -> Result<Permits, Failed> {
     let routed = &exchange.routed;
     let (Some(allowance), Some(backend)) = (routed.allowance(), routed.backend()) else {
         return Ok(Permits { _request: None, _tunnel: None });

@@ -1,8 +1,13 @@
 //! Sending a request once more: at once, when nothing of it can have been executed, whatever any policy says; and when its rule asks
 //! for it, after a pause, within the budget of its backend. Never after the client has been given a part of an answer.
 
-use super::{Exchange, Stage, Worker, is_idempotent, time::Deadline};
-use crate::{destination::ATTEMPTS, hop::Hop, routed::Routed, telemetry::Repetition};
+use super::{Exchange, Stage, Worker, is_idempotent, limit, time::Deadline};
+use crate::{
+    destination::ATTEMPTS,
+    hop::Hop,
+    routed::Routed,
+    telemetry::{Direction, Repetition},
+};
 use policy::{
     Reason, Settings, limits,
     settings::{Retry, Set},
@@ -12,7 +17,7 @@ use proxy_http::{
     exchange::Verdict,
     failed::{Failed, Replay},
 };
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
@@ -42,14 +47,21 @@ pub(super) struct Asked {
     pub(super) begun: Instant,
 }
 
-/// Sends a request again, to another endpoint if there is one.
-pub(super) fn repeat<S>(inner: S) -> impl Stage
+/// Sends a request, within the limits of its backend, and again, to another endpoint if there is one.
+pub(super) fn repeat<S>(worker: Rc<Worker>, direction: Direction, inner: S) -> impl Stage
 where
     S: Stage,
 {
     service_fn(move |exchange: Box<Exchange>| {
-        let mut inner = inner.clone();
+        let (worker, mut inner) = (worker.clone(), inner.clone());
         async move {
+            let _permits = match limit::permits(&exchange) {
+                Ok(permits) => permits,
+                Err(failed) => {
+                    exchange.count_unsent(&worker, direction, &failed);
+                    return Err((exchange, failed));
+                }
+            };
             let mut exchange = exchange;
             exchange.prepare();
             // One place from which the rest is called: each has room in the future for all that is within.

@@ -67,10 +67,15 @@ impl Deadline {
 }
 
 /// What it failed of, when a limit was hit.
-pub fn over(over: Over, deadline: Option<Deadline>, settings: &Settings) -> Failed {
-    match (over, deadline) {
-        (Over::Deadline, Some(deadline)) => deadline.passed(settings),
-        _ => silent("timeouts.streamIdle", &settings.timeouts.stream_idle),
+pub fn over(over: Over, deadline: Option<Deadline>, begun: Instant, settings: &Settings) -> Failed {
+    let deadline = match over {
+        Over::Deadline => deadline,
+        Over::TunnelDeadline => Deadline::of_tunnel(settings, begun),
+        Over::Idle => None,
+    };
+    match deadline {
+        Some(deadline) => deadline.passed(settings),
+        None => silent("timeouts.streamIdle", &settings.timeouts.stream_idle),
     }
 }
 

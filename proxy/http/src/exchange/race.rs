@@ -67,14 +67,14 @@ pub async fn race<'a>(
         let bounded = progress.bounds.keep(won, || None).await;
         bounded.unwrap_or_else(|over| Err((over, 0)))
     };
-    let (Asked { begun: Begun { sink, answers }, status, lease }, at) = match won {
+    let (Asked { begun: Begun { mut sink, mut answers }, status, lease }, at) = match won {
         Ok(won) => won,
         Err((failed, at)) => return (Err(failed), at),
     };
     winner.set(at);
     let count = Count::of(lease);
     let way = Way { kept, has_body: false, http1, grpc, first: Some(status), progress, count: &count };
-    (way.message(source, sink, answers, responder).await, at)
+    (way.message(&mut source, &mut sink, &mut answers, responder).await, at)
 }
 
 /// All that have been asked.

@@ -9,6 +9,7 @@ mod read;
 mod write;
 
 #[rustfmt::skip]
+#[allow(clippy::large_enum_variant, reason = "prost generates it so")]
 #[path = "generated.rs"]
 pub mod v1;
 

@@ -23,19 +23,11 @@ use serde::{Deserialize, Serialize};
     category = "weft",
     label("gateway.networking.k8s.io/policy", "Inherited"),
     doc = "How much a backend is asked to bear: limits, circuit breaking, session persistence, a budget of retries. Of several policies the most specific one that sets a group of fields wins: rule, route, port of a Service, Service, Namespace.",
-    printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRefs[0].name"),
-    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.targetRefs[0].kind"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.ancestors[0].conditions[?(@.type==\"Accepted\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.ancestors[0].conditions[?(@.type==\"Accepted\")].reason"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name":"Target","type":"string","jsonPath":".spec.targetRefs[0].name"}"#,
+    printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.targetRefs[0].kind"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.ancestors[0].conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.ancestors[0].conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

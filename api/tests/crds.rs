@@ -1,5 +1,7 @@
 //! The CustomResourceDefinitions in the chart are those of the types. `UPDATE=1` writes them.
 
+#![allow(clippy::disallowed_methods, reason = "UPDATE is read from the environment, and only by the test")]
+
 use api::{BackendPolicySpec, TrafficPolicySpec, Validate, crds};
 use serde_json::Value;
 use std::{env, fs, path::Path};

@@ -147,7 +147,7 @@ fn said(decision: &Decision<'_>, target: &str) -> String {
         Action::Forward(Forward::Endpoint(endpoint)) => endpoint.address.to_string(),
         Action::Forward(Forward::Original) => "where it was dialled".into(),
         Action::Redirect(redirect) => {
-            let edit = redirect.path.as_ref().map(|edit| edit.apply(path, decision.prefix));
+            let edit = redirect.path.as_ref().map(|edit| edit.apply(path.as_bytes(), decision.prefix));
             format!("{} to {}", redirect.status, edit.as_deref().unwrap_or(path))
         }
         Action::Preflight(cors) => format!("preflight, for {}", cors.allow_origins.join(" ")),
@@ -157,7 +157,7 @@ fn said(decision: &Decision<'_>, target: &str) -> String {
     let rule = decision.rule.map_or("no rule".into(), |rule| rule.source.to_string());
     let edits = decision.rule.iter().flat_map(|rule| &rule.filters).filter_map(|filter| match filter {
         Filter::Rewrite(Rewrite { path: Some(edit), .. }) => {
-            Some(format!(", as {}", edit.apply(path, decision.prefix)))
+            Some(format!(", as {}", edit.apply(path.as_bytes(), decision.prefix)))
         }
         _ => None,
     });

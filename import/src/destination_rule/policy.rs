@@ -281,9 +281,9 @@ fn read_balancer(balancer: &Node) -> Option<Value> {
 
 fn read_budget(budget: &Node) -> Value {
     let percent = budget.field("percent").and_then(Node::decimal).unwrap_or(20.0);
-    let mut spec = json!({"percent": percent.clamp(0.0, 100.0)});
-    if percent.fract() == 0.0 {
-        spec["percent"] = (percent.clamp(0.0, 100.0) as u32).into();
+    let mut spec = json!({"percent": percent.clamp(0.0, 100.0).round() as u32});
+    if percent.fract() != 0.0 {
+        budget.note("the share of retries is a whole percent: it is rounded", "");
     }
     if let Some(count) = budget.field("minRetryConcurrency").and_then(Node::number) {
         spec["minRetryRate"] = json!({"count": count.min(MAX_LIMIT), "interval": "1s"});

@@ -250,7 +250,7 @@ fn routes() -> impl Strategy<Value = Routes> {
         table().prop_map(Routes::Http),
         table().prop_map(Routes::Grpc),
         vec(tls, 0..3).prop_map(Routes::Tls),
-        rules().prop_map(Routes::Tcp),
+        rules().prop_map(|rule| Routes::Tcp(rule.into())),
     ]
 }
 

@@ -202,7 +202,7 @@ fn policies_hold_for_requests() {
     let _app = App::http(&shop.servers[0], PORT, {
         let asked = asked.clone();
         move |request| match request.head.target() {
-            "/flaky" if asked.fetch_add(1, SeqCst) % 2 == 0 => {
+            "/flaky" if asked.fetch_add(1, SeqCst).is_multiple_of(2) => {
                 b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec()
             }
             "/slow" => {

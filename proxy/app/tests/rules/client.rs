@@ -48,8 +48,8 @@ impl Client {
     /// The text without what is another one in each run.
     pub fn mask(&mut self, text: &str) -> String {
         let is_session = |word: &str| word.len() == 48 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let words = text.split(|symbol: char| !symbol.is_ascii_alphanumeric());
-        let Some(session) = words.filter(|word| is_session(word)).next_back() else { return text.to_owned() };
+        let mut words = text.split(|symbol: char| !symbol.is_ascii_alphanumeric());
+        let Some(session) = words.rfind(|word| is_session(word)) else { return text.to_owned() };
         session.clone_into(&mut self.session);
         text.replace(session, SESSION)
     }

@@ -54,7 +54,7 @@ fn answers(case: &Case) -> String {
     let lived: Vec<_> = Way::ALL.iter().map(|way| (way, live(case, *way))).collect();
     let mut text = String::new();
     for (at, ask) in case.ask.iter().enumerate() {
-        let _ = write!(text, "# {}\n", ask.request().lines().next().unwrap_or_default());
+        let _ = writeln!(text, "# {}", ask.request().lines().next().unwrap_or_default());
         let mut told: Vec<(Vec<&str>, &str)> = Vec::new();
         for (way, became) in &lived {
             let Some(became) = &became[at] else { continue };
@@ -65,9 +65,9 @@ fn answers(case: &Case) -> String {
         }
         for (number, (ways, became)) in told.iter().enumerate() {
             let dash = if number == 0 { "-" } else { " " };
-            let _ = write!(text, "{dash} {}: |\n", ways.join(", "));
+            let _ = writeln!(text, "{dash} {}: |", ways.join(", "));
             for line in became.lines() {
-                let _ = write!(text, "{}\n", format!("    {line}").trim_end());
+                let _ = writeln!(text, "{}", format!("    {line}").trim_end());
             }
         }
     }

@@ -180,12 +180,12 @@ fn along_the_way(mut edges: Vec<Edge>) -> Vec<Edge> {
 /// The client's identity, if a proxy of that service saw it over TLS; of several Services before the same pods, it knows one by name, and
 /// is known by its identity.
 fn proven(scrapes: &[Scrape], client: &str, requests: &Requests) -> Option<String> {
-    let inbound = scrapes.iter().flat_map(|scrape| scrape.requests.iter().map(move |it| (scrape, it)));
+    let mut inbound = scrapes.iter().flat_map(|scrape| scrape.requests.iter().map(move |it| (scrape, it)));
     let saw = |(scrape, it): (&Scrape, &Requests)| {
         let meant = it.service == requests.service || scrape.identity == requests.identity;
         !it.is_outbound && meant && it.identity == client && it.is_tls && it.count > 0
     };
-    inbound.map(saw).any(|saw| saw).then(|| client.to_owned())
+    inbound.any(saw).then(|| client.to_owned())
 }
 
 /// Failures by reason: the words of the proxies' own errors, and the rest as answers of the applications.

@@ -12,7 +12,7 @@ pub(crate) fn find(index: &Index, policy: &Policy, target: &Target) -> Option<St
     let before = here.into_iter().take_while(|other| other.key != policy.key);
     let mut conflicts = before.filter_map(|other| {
         let both: Vec<&str> = self::fields(other).intersection(&fields).copied().collect();
-        (!both.is_empty()).then(|| (other, both))
+        (!both.is_empty()).then_some((other, both))
     });
     let (other, both) = conflicts.next()?;
     let why = if other.created == policy.created { "whose name comes first," } else { "which is older," };

@@ -131,7 +131,7 @@ async fn a_policy_has_ancestors() {
     let (client, asked) = server(vec![(200, policy.clone()), (200, policy)]);
     let outcome = write(&client, &key(Kind::TrafficPolicy), &unsaid(vec![entry()])).await;
     assert!(matches!(outcome, Outcome::Done));
-    let asked = asked.lock().expect("the server goes on");
+    let asked = std::mem::take(&mut *asked.lock().expect("the server goes on"));
     assert!(asked[1].1.starts_with("/apis/policy.weft.mesh/v1alpha1/namespaces/shop/trafficpolicies/cart/"));
     assert_eq!(asked[1].2["status"]["ancestors"][0]["ancestorRef"]["name"], "cart");
     assert_eq!(asked[1].2["kind"], "TrafficPolicy");
@@ -156,7 +156,7 @@ async fn versions_are_tried_in_turn_and_refusals_are_told() {
     });
     let (client, asked) = server(vec![failure(404), (200, tls.clone()), (200, tls)]);
     assert!(matches!(write(&client, &key(Kind::TlsRoute), &unsaid(vec![])).await, Outcome::Done));
-    let asked = asked.lock().expect("the server goes on");
+    let asked = std::mem::take(&mut *asked.lock().expect("the server goes on"));
     assert!(asked[1].1.contains("/v1alpha3/"), "{}", asked[1].1);
     assert_eq!(asked[2].2["apiVersion"], "gateway.networking.k8s.io/v1alpha3");
     assert_eq!(asked[2].2["status"], json!({"parents": []}));

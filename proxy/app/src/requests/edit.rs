@@ -31,7 +31,8 @@ pub(super) fn request(worker: &Rc<Worker>, routed: &Routed, client: &mut Client)
                 if let Some(host) = &rewrite.hostname {
                     edited.set_authority(host);
                 }
-                if let Some(edit) = &rewrite.path {
+                // `OPTIONS *` and CONNECT have no path.
+                if let Some(edit) = rewrite.path.as_ref().filter(|_| path.starts_with(b"/")) {
                     edited.set_path(&edit.apply(&path, routed.prefix()));
                 }
             }

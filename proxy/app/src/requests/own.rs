@@ -99,6 +99,8 @@ fn redirected(redirect: &Redirect, routed: &Routed, client: &Client) -> Answer {
     let port = port.filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
     let target = client.path();
     let (path, query) = policy::path::split(&target);
+    // `OPTIONS *` has none.
+    let path = if path.starts_with(b"/") { path } else { b"/" };
     let path = match &redirect.path {
         Some(edit) => edit.apply(path, routed.prefix()),
         None => String::from_utf8_lossy(path).into_owned(),

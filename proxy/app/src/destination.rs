@@ -216,11 +216,16 @@ impl Hops {
         Self::Balanced(Rc::new(Dialled { address, backend: worker.backend(service, address.is_ipv4()) }))
     }
 
-    /// The endpoint of this key, if it is one of these.
-    pub async fn keyed(&self, worker: &Worker, key: u64) -> Option<Chosen> {
+    /// The endpoint of this key, if it is one of these and does not rest.
+    pub async fn keyed(
+        &self,
+        worker: &Worker,
+        key: u64,
+        accrual: Option<&Set<FailureAccrual>>,
+    ) -> Option<Chosen> {
         match self {
             Self::None | Self::One(_) => None,
-            Self::Balanced(dialled) => dialled.backend.keyed(worker, key).await,
+            Self::Balanced(dialled) => dialled.keyed(worker, key, accrual).await,
         }
     }
 
@@ -259,6 +264,23 @@ impl Hops {
 }
 
 impl Dialled {
+    async fn keyed(
+        self: &Rc<Self>,
+        worker: &Worker,
+        key: u64,
+        accrual: Option<&Set<FailureAccrual>>,
+    ) -> Option<Chosen> {
+        self.backend.look(worker).await;
+        let breaker = accrual.map(|set| accrual_of(&set.value));
+        let balancer = self.backend.balancer.borrow();
+        let (hop, load) = balancer.iter().find(|(hop, _)| hop.key == key)?;
+        if breaker.is_some() && load.is_open() {
+            return None;
+        }
+        let chosen = Chosen::new(hop.clone(), load.clone(), balancer.len() == 1);
+        Some(Chosen { judge: breaker.map(|breaker| Box::new((self.clone(), breaker))), ..chosen })
+    }
+
     async fn choose(
         self: &Rc<Self>,
         worker: &Worker,
@@ -345,13 +367,6 @@ impl Backend {
         }
         self.refresh(worker);
         self.used.set(Instant::now());
-    }
-
-    async fn keyed(&self, worker: &Worker, key: u64) -> Option<Chosen> {
-        self.look(worker).await;
-        let balancer = self.balancer.borrow();
-        let (hop, load) = balancer.iter().find(|(hop, _)| hop.key == key)?;
-        Some(Chosen::new(hop.clone(), load.clone(), balancer.len() == 1))
     }
 
     fn others<'a>(&self, tried: impl Iterator<Item = &'a Rc<Hop>> + Clone) -> bool {

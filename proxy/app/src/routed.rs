@@ -124,12 +124,12 @@ impl Routed {
 
     /// A hop, another one than those that were tried if there is one; that of the session, if it is still there.
     pub async fn choose(&self, worker: &Worker, tried: &[Rc<Hop>]) -> Result<Chosen, Failed> {
+        let accrual = self.backend().and_then(|backend| backend.accrual.as_ref());
         if let (Some(session), []) = (self.ruled.as_ref().and_then(|ruled| ruled.session), tried)
-            && let Some(chosen) = Box::pin(self.hops.keyed(worker, session.endpoint)).await
+            && let Some(chosen) = Box::pin(self.hops.keyed(worker, session.endpoint, accrual)).await
         {
             return Ok(chosen);
         }
-        let accrual = self.backend().and_then(|backend| backend.accrual.as_ref());
         self.hops.choose(worker, tried, accrual).await
     }
 

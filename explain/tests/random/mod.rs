@@ -66,10 +66,10 @@ impl Random {
                 objects.push(self.pod(namespace, name, at * 10 + index));
             }
         }
-        for at in 0..self.below(4) {
+        for at in 0..2 + self.below(7) {
             objects.push(self.route(at));
         }
-        for at in 0..self.below(4) {
+        for at in 0..1 + self.below(6) {
             objects.push(self.policy(at));
         }
         if self.one_in(2) {
@@ -138,6 +138,14 @@ impl Random {
         let grpc = kind == "GRPCRoute";
         rule["matches"] = self.many(3, |random| random.one_match(grpc));
         rule["filters"] = self.many(2, |random| random.filter(grpc));
+        // Of what is drawn so blindly hardly a redirect makes sense: some that do.
+        if !grpc && self.one_in(4) {
+            let status = [301, 302, 303, 307, 308][self.below(5)];
+            rule = json!({"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": status, "hostname": "a.example"}}]});
+        } else if !grpc && self.one_in(3) {
+            let origin = self.of(&["https://a.example", "*", "https://*.example"]);
+            rule["filters"] = json!([{"type": "CORS", "cors": {"allowOrigins": [origin], "allowMethods": ["GET"]}}]);
+        }
         self.maybe(&mut rule, "name", 3, |random| random.of(&["first", "second"]).into());
         self.maybe(&mut rule, "timeouts", 4, |random| {
             json!({"request": random.of(&["3s", "0s", "10s"]), "backendRequest": random.of(&["1s", "500ms", "20s"])})

@@ -96,7 +96,7 @@ pub fn check_names_what_is_broken(cluster: &Cluster) {
                 r#"[{"op": "replace", "path": "/rules", "value": []}]"#,
             ]],
             vec![],
-            "endpointslices",
+            "tokenreviews",
         ),
         ("no webhook", vec![vec!["delete", webhook]], vec![], "webhook"),
     ];

@@ -144,7 +144,8 @@ impl Random {
             rule = json!({"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": status, "hostname": "a.example"}}]});
         } else if !grpc && self.one_in(3) {
             let origin = self.of(&["https://a.example", "*", "https://*.example"]);
-            rule["filters"] = json!([{"type": "CORS", "cors": {"allowOrigins": [origin], "allowMethods": ["GET"]}}]);
+            rule["filters"] =
+                json!([{"type": "CORS", "cors": {"allowOrigins": [origin], "allowMethods": ["GET"]}}]);
         }
         self.maybe(&mut rule, "name", 3, |random| random.of(&["first", "second"]).into());
         self.maybe(&mut rule, "timeouts", 4, |random| {

@@ -21,7 +21,11 @@ fn weft_explain_says_what_a_proxy_does() {
     for seed in 0..WORLDS {
         let mut random = Random::new(seed);
         let documents: Vec<_> = random.objects().iter().map(ToString::to_string).collect();
-        world.manifests.write("random.yaml", &documents.join("\n---\n"));
+        // A file of its own: what is malformed in one keeps what it said before.
+        world.manifests.write(&format!("random-{seed}.yaml"), &documents.join("\n---\n"));
+        if seed > 0 {
+            world.manifests.remove(&format!("random-{}.yaml", seed - 1));
+        }
         let mut dialled = BTreeSet::new();
         for _ in 0..QUESTIONS {
             let (to, _) = random.ends();

@@ -26,4 +26,5 @@ mod random;
 mod refusals;
 mod rollout;
 mod routes;
+mod splits;
 mod tcp;

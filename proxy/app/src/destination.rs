@@ -146,7 +146,7 @@ impl Destination {
 
     /// Until control's first word, or for as long as that may take.
     pub async fn wait(&self, limit: Duration) {
-        if self.watched.latest().is_none() {
+        if self.watched.version() == 0 {
             self.watched.first(limit).await;
         }
         self.used.set(Instant::now());
@@ -362,7 +362,7 @@ impl Backend {
 
     /// Until control's first word, and what it has said since.
     async fn look(&self, worker: &Worker) {
-        if self.seen.get() == 0 && self.watched.latest().is_none() {
+        if self.watched.version() == 0 {
             self.watched.first(limits::DISCOVERY_WAIT).await;
         }
         self.refresh(worker);
@@ -457,7 +457,7 @@ impl Local {
     }
 
     pub async fn wait(&self, limit: Duration) {
-        if self.watched.latest().is_none() {
+        if self.watched.version() == 0 {
             self.watched.first(limit).await;
         }
         self.used.set(Instant::now());

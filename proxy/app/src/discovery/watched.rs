@@ -82,8 +82,9 @@ impl<T> Watched<T> {
     /// The value, or the first one when it comes within `wait` of the question, whoever asked it. At once `None` while
     /// control is known to be unreachable.
     pub async fn first(&self, wait: Duration) -> Option<Arc<T>> {
-        if let Some(value) = self.latest() {
-            return Some(value);
+        // The version, which follows the value: who finds it 0 a moment after the value came would take that for none.
+        if self.version() > 0 {
+            return self.latest();
         }
         let latest_end = Instant::now() + wait;
         let mut progress = self.progress.subscribe();

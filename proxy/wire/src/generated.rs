@@ -28,7 +28,7 @@ pub struct OutboundPolicy {
     #[prost(enumeration = "Protocol", tag = "4")]
     pub protocol: i32,
     /// For what no rule is there for.
-    #[prost(message, optional, tag = "5")]
+    #[prost(message, optional, tag = "11")]
     pub settings: ::core::option::Option<Settings>,
     /// Of the target, where traffic goes there without a rule.
     #[prost(message, optional, tag = "6")]

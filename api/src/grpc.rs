@@ -1,5 +1,6 @@
 //! A gRPC status code, by name or by number.
 
+use policy::grpc::CODES;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{borrow::Cow, fmt};
@@ -8,36 +9,15 @@ use std::{borrow::Cow, fmt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrpcCode(u8);
 
-/// The names of all codes, in their order (the protocol's statuscodes.md).
-const NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 impl GrpcCode {
     /// `None` when there is no such code.
     pub fn new(number: u8) -> Option<Self> {
-        (usize::from(number) < NAMES.len()).then_some(Self(number))
+        (usize::from(number) < CODES.len()).then_some(Self(number))
     }
 
     /// The code of a name as the protocol writes it: `UNAVAILABLE`.
     pub fn named(name: &str) -> Option<Self> {
-        let at = NAMES.iter().position(|one| *one == name)?;
+        let at = CODES.iter().position(|one| *one == name)?;
         u8::try_from(at).ok().map(Self)
     }
 
@@ -46,7 +26,7 @@ impl GrpcCode {
     }
 
     pub fn name(self) -> &'static str {
-        NAMES[usize::from(self.0)]
+        CODES[usize::from(self.0)]
     }
 }
 
@@ -102,12 +82,12 @@ impl JsonSchema for GrpcCode {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let pattern = format!("^({})$", NAMES.join("|"));
+        let pattern = format!("^({})$", CODES.join("|"));
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "pattern": pattern,
             "minimum": 0,
-            "maximum": NAMES.len() - 1,
+            "maximum": CODES.len() - 1,
         })
     }
 }

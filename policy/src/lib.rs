@@ -6,6 +6,8 @@
 pub mod cover;
 pub mod facts;
 pub mod filter;
+pub mod form;
+pub mod grpc;
 pub mod identity;
 pub mod inbound;
 pub mod limits;

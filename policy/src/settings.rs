@@ -249,7 +249,17 @@ fn limit(set: &Option<Set<Duration>>) -> Option<Duration> {
     set.as_ref().map(|set| set.value).filter(|time| !time.is_zero())
 }
 
+/// The pause before another attempt, and the longest one, where nobody says.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
+
 impl Retry {
+    /// The least and the longest pause before another attempt. Who asks for a least one that is longer than the longest means it.
+    pub fn backoff(&self) -> (Duration, Duration) {
+        let or = |set: &Option<Set<Duration>>, default| set.as_ref().map_or(default, |set| set.value);
+        let base = or(&self.backoff_base, BACKOFF.0);
+        (base, or(&self.backoff_max, BACKOFF.1).max(base))
+    }
+
     /// Times that a request is sent once more for what stands here.
     pub fn attempts(&self) -> u32 {
         match &self.attempts {

@@ -13,7 +13,7 @@ use std::{
 const OURS: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("explain", &["policy"]),
-    ("api", &[]),
+    ("api", &["policy"]),
     ("init", &[]),
     ("init-cni", &["init", "admin"]),
     ("proxy-transport", &["policy"]),

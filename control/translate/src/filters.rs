@@ -3,10 +3,13 @@
 use crate::{
     backends::{self, Scope},
     findings::{ConditionReason, Notes},
-    text::{is_hostname, is_origin, is_path, is_path_part, is_token, is_value},
 };
 use control_index::{Kind, manifest};
-use policy::{BackendRef, Cors, Filter, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite, Share};
+use policy::{
+    BackendRef, Cors, Filter, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite, Share,
+    form::{is_field_value, is_origin, is_path, is_path_part, is_token},
+    names::is_subdomain,
+};
 use std::sync::Arc;
 
 /// Seconds for which a browser keeps an answer about CORS when nobody says (HTTPCORSFilter.maxAge).
@@ -129,7 +132,12 @@ fn headers(edit: &manifest::HeaderFilter, notes: &mut Notes<'_>) -> HeaderEdit {
         let read = |(at, field): (usize, &manifest::Header)| {
             let mut notes = notes.at(format_args!("{list}[{at}]"));
             let name = field_name(&field.name, &mut notes.at("name"));
-            check(is_value(&field.value), &field.value, "value of a header field", &mut notes.at("value"));
+            check(
+                is_field_value(&field.value),
+                &field.value,
+                "value of a header field",
+                &mut notes.at("value"),
+            );
             (name, field.value.as_str().into())
         };
         fields.iter().enumerate().map(read).collect()
@@ -153,7 +161,7 @@ fn check(fits: bool, text: &str, what: &str, notes: &mut Notes<'_>) {
 
 fn hostname(name: Option<&str>, notes: &mut Notes<'_>) -> Option<Arc<str>> {
     let name = name.filter(|name| !name.is_empty())?;
-    check(is_hostname(name), name, "hostname", &mut notes.at("hostname"));
+    check(is_subdomain(name), name, "hostname", &mut notes.at("hostname"));
     Some(name.into())
 }
 

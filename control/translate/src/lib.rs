@@ -16,7 +16,6 @@ mod routes;
 mod rules;
 mod sessions;
 mod status;
-mod text;
 mod time;
 mod unmeshed;
 mod verdicts;

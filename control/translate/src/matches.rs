@@ -1,11 +1,12 @@
 //! The matches of HTTPRoutes and GRPCRoutes, in the form in which requests are held against them.
 
-use crate::{
-    findings::{ConditionReason, Notes},
-    text::{is_path, is_token},
-};
+use crate::findings::{ConditionReason, Notes};
 use control_index::manifest;
-use policy::{Match, Pattern, TextMatch, ValueMatch, path::normal};
+use policy::{
+    Match, Pattern, TextMatch, ValueMatch,
+    form::{is_path, is_token},
+    path::normal,
+};
 use std::sync::Arc;
 
 /// The methods that a match may ask for (HTTPMethod).

@@ -4,18 +4,16 @@
 //! the Service, Service, Namespace of the Service. Of two at one place the older one wins, then the first by name. What an
 //! HTTPRoute says itself wins over all of them, and XBackendTrafficPolicy over BackendPolicy where both say the same.
 
-use crate::{rules::origin, sessions, text::is_token};
+use crate::{rules::origin, sessions};
 use api::{AccrualMode, BackendPolicySpec, TrafficPolicySpec};
 use control_index::{Index, Key, Kind, Policy, PolicySpec, Port, Service};
 use policy::{
     BackendRef, BackendSettings, Origin, Rule, ServicePort, Set, Settings, TextMatch, ValueMatch,
     filter::Share,
+    form::is_token,
     settings::{Abort, DirectResponse, FailureAccrual, Fault, Hedge, Limits, RetryBudget},
 };
 use std::sync::Arc;
-
-/// The longest pause between two attempts when nobody says, as `policy` has it.
-const BACKOFF_MOST: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// Policies of one kind by their precedence, the first one first.
 struct Layers<'a, S>(Vec<(&'a S, Origin)>);
@@ -215,13 +213,6 @@ impl Layers<'_, TrafficPolicySpec> {
         self.set(&mut retry.backoff_max, |spec| time(spec.retry.as_ref()?.backoff.as_ref()?.max));
         self.set(&mut retry.body_limit, |spec| spec.retry.as_ref()?.body_limit.map(|size| size.bytes));
         self.set(&mut retry.other_host, |spec| spec.retry.as_ref()?.other_host);
-        // Who asks for pauses longer than the longest means them.
-        if let Some(base) = &retry.backoff_base {
-            let most = retry.backoff_max.as_ref().map_or(BACKOFF_MOST, |most| most.value);
-            if base.value > most {
-                retry.backoff_max = Some(base.clone());
-            }
-        }
     }
 }
 

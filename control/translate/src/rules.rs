@@ -6,11 +6,11 @@ use crate::{
     filters::{self, Level},
     findings::{ConditionReason, Effect, Finding, Notes},
     matches, sessions,
-    text::is_hostname_pattern,
 };
 use control_index::{Index, Key, Route, RouteSpec, manifest};
 use policy::{
     BackendRef, BackendSettings, Match, Origin, RouteRef, Rule, RuleRef, Set, Settings, WeightedBackend,
+    form::is_hostname_pattern,
 };
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 

@@ -1,7 +1,9 @@
 //! Session persistence, as routes and policies ask for it (GEP-1619).
 
-use crate::text::is_token;
-use policy::settings::{SessionKind, SessionPersistence};
+use policy::{
+    form::is_token,
+    settings::{SessionKind, SessionPersistence},
+};
 use std::fmt;
 
 /// The session that is asked for; `of` is whom it is for: sessions of different rules are different ones, and so have names

@@ -1,11 +1,12 @@
 //! What a rule of `http` does with the requests that it takes: backends, redirect, rewrite, headers, mirrors, CORS. How
 //! long and how often, and faults, are in `resilience`.
 
+use policy::form::is_token;
 use serde_json::{Map, Value, json};
 
 use crate::output::object;
 use crate::tree::Node;
-use crate::virtual_service::conditions::{is_field_value, is_path, is_token};
+use crate::virtual_service::conditions::{is_field_value, is_path};
 use crate::virtual_service::resilience::{self, Resilience};
 
 /// A Service, or what stands in its place, as a rule names it.

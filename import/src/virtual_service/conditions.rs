@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use policy::form::is_token;
+
 use crate::tree::Node;
 use crate::virtual_service::matches::{MAX_TEXTS, Match, PRESENT, Path, PathKind, Text, escape};
 
@@ -210,6 +212,7 @@ fn texts(block: &Node, field: &str) -> Option<BTreeMap<String, Text>> {
                 return None;
             }
         };
+        // The pseudo-headers of HTTP/2, which Istio takes too, are none.
         if !is_token(name) || !is_value(&text, field) {
             let why = "Gateway API does not match what has this name, or this value";
             leave_out(block, &format!("{field}.{name}"), why, "match the request by something else");
@@ -228,12 +231,6 @@ fn texts(block: &Node, field: &str) -> Option<BTreeMap<String, Text>> {
         return None;
     }
     Some(found)
-}
-
-/// Names of fields (RFC 9110 §5.1); the pseudo-headers of HTTP/2, which Istio takes too, are none.
-pub(crate) fn is_token(name: &str) -> bool {
-    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_valid)
 }
 
 /// What Gateway API takes as a value, and the proxies as a regular expression.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use policy::grpc::CODES;
 use serde_json::{Map, Value, json};
 
 use crate::duration;
@@ -30,26 +31,6 @@ const MAX_ATTEMPTS: u64 = 10;
 const MAX_BODY: usize = 4096;
 /// Attempts after the first one that Istio makes where `attempts` is not there.
 const DEFAULT_ATTEMPTS: u64 = 2;
-/// gRPC's statuses by their numbers (the protocol's statuscodes.md).
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 /// The statuses that are assigned (IANA, HTTP Status Code Registry).
 const SERVER_ERRORS: [u16; 11] = [500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511];
 
@@ -279,8 +260,8 @@ fn read_fault(fault: &Node) -> Map<String, Value> {
 /// By name or, as a text too, by number.
 fn grpc_status(node: &Node) -> Option<(&'static str, Value)> {
     let text = node.text()?;
-    let named = GRPC_STATUSES.iter().find(|name| text.eq_ignore_ascii_case(name));
-    let name = named.or_else(|| GRPC_STATUSES.get(text.parse::<usize>().ok()?))?;
+    let named = CODES.iter().find(|name| text.eq_ignore_ascii_case(name));
+    let name = named.or_else(|| CODES.get(text.parse::<usize>().ok()?))?;
     Some(("grpcStatus", (*name).into()))
 }
 

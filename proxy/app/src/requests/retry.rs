@@ -21,10 +21,6 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
-/// Between two attempts at least, unless a policy says otherwise; at most, ten times as long.
-const BACKOFF: Duration = Duration::from_millis(25);
-const BACKOFF_GROWTH: u32 = 10;
-
 /// What a request has had of repetitions.
 #[derive(Default)]
 pub(super) struct Repeats {
@@ -151,9 +147,7 @@ impl Exchange {
     }
 
     pub(super) fn is_to_be_repeated(&self) -> bool {
-        let next = self.repeats.next.take();
-        self.repeats.next.set(next);
-        next.is_some()
+        self.repeats.next.get().is_some()
     }
 
     /// It would have been sent once more, if its backend's budget allowed that.
@@ -247,9 +241,8 @@ fn is_broken(reason: Reason) -> bool {
 /// How long to wait after so many repetitions: the least that is asked for, and up to twice as much for each, by chance, so that those
 /// who failed together do not come back together.
 fn pause(retry: &Retry, before: u32, rng: &mut Rng) -> Duration {
-    let base = retry.backoff_base.as_ref().map_or(BACKOFF, |set| set.value);
-    let most = retry.backoff_max.as_ref().map_or(base.saturating_mul(BACKOFF_GROWTH), |set| set.value);
-    let ceiling = base.saturating_mul(2u32.saturating_pow(before.saturating_add(1))).min(most.max(base));
+    let (base, most) = retry.backoff();
+    let ceiling = base.saturating_mul(2u32.saturating_pow(before.saturating_add(1))).min(most);
     base + (ceiling - base).mul_f64(rng.fraction())
 }
 

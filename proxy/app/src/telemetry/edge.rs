@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use policy::Reason;
+use policy::{Reason, grpc::CODES};
 
 use super::Direction;
 
@@ -72,27 +72,6 @@ pub const BUCKETS: [Duration; 19] = [
 
 /// Classes of answers: by the status' first digit, and the requests that got none.
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// gRPC's status codes, by number.
-pub(super) const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// What became of a request that a policy may have sent more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +237,7 @@ pub(super) struct Scope {
     reasons: [Counter; Reason::ALL.len()],
     replays: [Counter; Reason::ALL.len()],
     repetitions: [Counter; Repetition::ALL.len()],
-    grpc: [Counter; GRPC_CODES.len()],
+    grpc: [Counter; CODES.len()],
     owner: Owner,
 }
 
@@ -282,7 +261,7 @@ impl Scope {
     fn grpc(&self, status: u16) {
         self.owner.check();
         // A code that is not registered counts as UNKNOWN, as clients take it.
-        self.grpc[if usize::from(status) < GRPC_CODES.len() { usize::from(status) } else { 2 }].add(1);
+        self.grpc[if usize::from(status) < CODES.len() { usize::from(status) } else { 2 }].add(1);
     }
 
     pub(super) fn failed(&self, reason: Reason) {
@@ -340,7 +319,7 @@ pub(super) struct ScopeTotals {
     pub reasons: [u64; Reason::ALL.len()],
     pub replays: [u64; Reason::ALL.len()],
     pub repetitions: [u64; Repetition::ALL.len()],
-    pub grpc: [u64; GRPC_CODES.len()],
+    pub grpc: [u64; CODES.len()],
 }
 
 impl ScopeTotals {

@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use policy::Reason;
+use policy::{Reason, grpc::CODES};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, GRPC_CODES, OTHER, Repetition, ScopeTotals};
+use super::edge::{BUCKETS, CLASSES, EdgeLabels, EdgeTotals, OTHER, Repetition, ScopeTotals};
 use super::table::Totals;
 use super::{Direction, Event, Gauges, access, process};
 
@@ -117,7 +117,7 @@ impl Snapshot {
         let mut family = encoder.encode_descriptor("weft_grpc_responses", help, None, MetricType::Counter)?;
         for (key, totals) in &self.totals.scopes {
             let any = totals.grpc.iter().any(|count| *count > 0);
-            for (code, count) in GRPC_CODES.iter().zip(totals.grpc) {
+            for (code, count) in CODES.iter().zip(totals.grpc) {
                 if count > 0 || (any && matches!(*code, "OK" | "UNAVAILABLE")) {
                     let [direction, service] = scope(key);
                     counter(&mut family, &[direction, service, ("grpc_status", code)], count)?;

@@ -92,12 +92,8 @@ pub(super) fn share(message: &v1::Share) -> Result<Share, Malformed> {
 }
 
 fn cors(message: &v1::Cors) -> Result<Cors, Malformed> {
-    let origin = |field: &str, text: &str| {
-        let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        text::check(field, text, fits, "an origin")
-    };
     Ok(Cors {
-        allow_origins: texts("allow_origins", &message.allow_origins, origin)?,
+        allow_origins: texts("allow_origins", &message.allow_origins, text::origin)?,
         allow_credentials: message.allow_credentials,
         allow_methods: texts("allow_methods", &message.allow_methods, text::token)?,
         allow_headers: texts("allow_headers", &message.allow_headers, text::token)?,

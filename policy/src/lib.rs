@@ -3,6 +3,7 @@
 //! Control compiles *to* these types and the proxy executes them. Here is no Kubernetes, no protobuf, no socket,
 //! no clock: `policy` knows what a decision is, never how it is transported or carried out.
 
+pub mod backend_tls;
 pub mod cover;
 pub mod facts;
 pub mod filter;
@@ -23,6 +24,7 @@ pub mod settings;
 pub mod text;
 pub mod why;
 
+pub use backend_tls::BackendTls;
 pub use cover::Shadowed;
 pub use facts::{Facts, Fields};
 pub use filter::{Cors, Filter, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite, Share};

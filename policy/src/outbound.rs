@@ -1,7 +1,7 @@
 //! Where traffic of an application goes: the policy for one destination that it dialled.
 
-use crate::{BackendSettings, Protocol, Routes, ServicePort, Settings, SpiffeId, WorkloadName};
-use std::{net::SocketAddr, time::Duration};
+use crate::{BackendSettings, BackendTls, Protocol, Routes, ServicePort, Settings, SpiffeId, WorkloadName};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// The policy for one original destination (address and port, as the application dialled it), for those who ask from one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +31,18 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub address: SocketAddr,
-    /// The identity of the proxy there. `None`: no proxy, plaintext.
+    /// The identity of the proxy there. `None`: no proxy.
     pub identity: Option<SpiffeId>,
     pub workload: Option<WorkloadName>,
+    /// What a program without a proxy speaks: TLS, or (`None`) plaintext. All endpoints of a Service port share it.
+    pub tls: Option<Arc<BackendTls>>,
+}
+
+impl Endpoint {
+    /// What is known of an address of which nobody said anything.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, identity: None, workload: None, tls: None }
+    }
 }
 
 /// Time for one attempt to connect, unless a policy says otherwise.

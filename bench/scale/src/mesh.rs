@@ -164,6 +164,7 @@ impl Mesh {
             address: SocketAddr::new(pod.address.into(), POD_PORT),
             identity: identity.clone(),
             workload: Some(WorkloadName::new(&service.namespace, &pod.name)),
+            tls: None,
         };
         pods.into_iter().map(endpoint).collect()
     }

@@ -123,7 +123,7 @@ impl Mesh<'_> {
 
     fn endpoint(&self, address: SocketAddr, pod: Option<&Pod>) -> Endpoint {
         let identity = pod.filter(|pod| pod.meshed).and_then(|pod| self.identity(pod));
-        Endpoint { address, identity, workload: pod.map(|pod| pod.name.clone()) }
+        Endpoint { address, identity, workload: pod.map(|pod| pod.name.clone()), tls: None }
     }
 
     fn identity(&self, pod: &Pod) -> Option<SpiffeId> {

@@ -171,10 +171,7 @@ impl Destination {
         let (service, target) = match &policy.target {
             Target::Service(service) => (Some(service.clone()), Hops::balanced(worker, service, address)),
             Target::Workload(endpoint) => (None, Hops::One(worker.hop(endpoint, None))),
-            Target::External => {
-                let endpoint = Endpoint { address, identity: None, workload: None };
-                (None, Hops::One(worker.hop(&endpoint, None)))
-            }
+            Target::External => (None, Hops::One(worker.hop(&Endpoint::plain(address), None))),
         };
         let label = service.as_ref().map(|service| service.to_string().into());
         let (allowance, backends) = (self.allowance.clone(), RefCell::default());
@@ -293,7 +290,7 @@ impl Dialled {
             && (tried.len() + 1 >= ATTEMPTS || !backend.others(tried.iter()))
             && backend.may_fall_back(tried.iter(), *address)
         {
-            let original = Endpoint { address: *address, identity: None, workload: None };
+            let original = Endpoint::plain(*address);
             return Ok(Chosen::new(worker.hop(&original, Some(&backend.service)), Load::default(), true));
         }
         let (now, mut rng) = (Instant::now().into_std(), worker.rng.borrow_mut());
@@ -381,7 +378,7 @@ impl Backend {
     fn may_fall_back<'a>(&self, mut tried: impl Iterator<Item = &'a Rc<Hop>>, dialled: SocketAddr) -> bool {
         let Some(endpoints) = self.watched.latest() else { return false };
         self.watched.age().is_some_and(|age| age > limits::ENDPOINTS_CONFIRMED)
-            && endpoints.iter().all(|endpoint| endpoint.identity.is_none())
+            && endpoints.iter().all(|endpoint| endpoint.identity.is_none() && endpoint.tls.is_none())
             && !tried.any(|hop| hop.endpoint.address == dialled)
     }
 
@@ -505,7 +502,7 @@ impl Local {
 }
 
 fn own(program: &Rc<Program>, address: SocketAddr, edge: Arc<Edge>) -> Hop {
-    let endpoint = Endpoint { address, identity: None, workload: None };
+    let endpoint = Endpoint::plain(address);
     Hop { key: session::key_of(&endpoint), endpoint, way: Way::Program(program.clone()), edge }
 }
 

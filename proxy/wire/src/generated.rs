@@ -535,6 +535,43 @@ pub struct EndpointsUpdate {
 pub struct EndpointSet {
     #[prost(message, repeated, tag = "1")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// to those that have no proxy; absent: plaintext
+    #[prost(message, optional, tag = "2")]
+    pub tls: ::core::option::Option<BackendTls>,
+}
+/// GEP-1897.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackendTls {
+    /// the SNI; also whom to expect, unless alt_names say so
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub alt_names: ::prost::alloc::vec::Vec<SubjectAltName>,
+    /// the authorities that browsers trust; else:
+    #[prost(bool, tag = "3")]
+    pub well_known: bool,
+    /// X.509 (RFC 5280), DER; none: no connection is made
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// the object that asks for it
+    #[prost(string, tag = "5")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubjectAltName {
+    #[prost(oneof = "subject_alt_name::Name", tags = "1, 2")]
+    pub name: ::core::option::Option<subject_alt_name::Name>,
+}
+/// Nested message and enum types in `SubjectAltName`.
+pub mod subject_alt_name {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Name {
+        /// or *. before one
+        #[prost(string, tag = "1")]
+        Hostname(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Uri(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

@@ -1,6 +1,7 @@
 //! protobuf -> `policy`. Every field is checked; an error names it. A field that this version does not know is passed over; a *kind*
 //! (of a match, a filter, a backend) that it does not know is an error, as the rule would mean something else without it.
 
+mod backend_tls;
 mod filters;
 mod routes;
 mod settings;
@@ -15,6 +16,7 @@ use std::{
     collections::HashSet,
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 impl TryFrom<&v1::SocketAddress> for SocketAddr {
@@ -72,7 +74,7 @@ impl TryFrom<&v1::Endpoint> for Endpoint {
             "" => None,
             text => Some(workload(text)?),
         };
-        Ok(Self { address: address("address", endpoint.address.as_ref())?, identity, workload })
+        Ok(Self { address: address("address", endpoint.address.as_ref())?, identity, workload, tls: None })
     }
 }
 
@@ -81,11 +83,15 @@ impl TryFrom<&v1::EndpointSet> for Vec<Endpoint> {
 
     /// An address that stands twice (EndpointSlices may overlap for a while) is taken once, as it stands first.
     fn try_from(set: &v1::EndpointSet) -> Result<Self, Malformed> {
+        let tls = option("tls", set.tls.as_ref(), backend_tls::backend_tls)?.map(Arc::new);
         let mut known = HashSet::with_capacity(set.endpoints.len());
         let mut endpoints = Vec::with_capacity(set.endpoints.len());
         for (at, endpoint) in set.endpoints.iter().enumerate() {
-            let endpoint = Endpoint::try_from(endpoint)
+            let mut endpoint = Endpoint::try_from(endpoint)
                 .map_err(|malformed| malformed.within(format_args!("endpoints[{at}]")))?;
+            if endpoint.identity.is_none() {
+                endpoint.tls.clone_from(&tls);
+            }
             if known.insert(endpoint.address) {
                 endpoints.push(endpoint);
             }

@@ -1,5 +1,6 @@
 //! `policy` -> protobuf. Nothing here can fail.
 
+mod backend_tls;
 mod filters;
 mod routes;
 mod settings;
@@ -54,7 +55,8 @@ impl From<&Endpoint> for v1::Endpoint {
 
 impl From<&[Endpoint]> for v1::EndpointSet {
     fn from(endpoints: &[Endpoint]) -> Self {
-        Self { endpoints: endpoints.iter().map(Into::into).collect() }
+        let tls = endpoints.iter().find_map(|endpoint| endpoint.tls.as_deref()).map(Into::into);
+        Self { endpoints: endpoints.iter().map(Into::into).collect(), tls }
     }
 }
 

@@ -1,13 +1,17 @@
 //! What is written is read as it was; what means nothing is refused by the field's name; nothing panics.
 
 use policy::{
-    Endpoint, Inbound, Outbound, Protocol, ServiceName, ServicePort, SpiffeId, Target, TrustDomain,
-    WorkloadName,
+    BackendTls, Endpoint, Inbound, Origin, Outbound, Protocol, ServiceName, ServicePort, SpiffeId, Target,
+    TrustDomain, WorkloadName,
+    backend_tls::{Authorities, SubjectAltName},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
 use proxy_wire::{Malformed, checksum, v1};
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 // ---- values ----
 
@@ -36,7 +40,20 @@ fn endpoints() -> impl Strategy<Value = Endpoint> {
     let workload = (labels(), "[a-z0-9]{1,9}(\\.[a-z0-9]{1,9})?")
         .prop_map(|(namespace, name)| WorkloadName::new(&namespace, &name));
     (addresses(), option::of(identity), option::of(workload))
-        .prop_map(|(address, identity, workload)| Endpoint { address, identity, workload })
+        .prop_map(|(address, identity, workload)| Endpoint { address, identity, workload, tls: None })
+}
+
+fn backend_tls() -> impl Strategy<Value = Arc<BackendTls>> {
+    let name = prop_oneof![
+        labels().prop_map(|label| SubjectAltName::Hostname(format!("*.{label}").into())),
+        labels().prop_map(|label| SubjectAltName::Uri(format!("spiffe://x/{label}").into())),
+    ];
+    let given = vec(vec(any::<u8>(), 1..9).prop_map(Arc::from), 0..3).prop_map(Authorities::Given);
+    let authorities = prop_oneof![Just(Authorities::WellKnown), given];
+    (labels(), vec(name, 0..3), authorities, labels()).prop_map(|(hostname, alt_names, authorities, by)| {
+        let by = Origin::new("BackendTLSPolicy", "shop", &by);
+        Arc::new(BackendTls { hostname: hostname.into(), alt_names, authorities, by })
+    })
 }
 
 fn outbounds() -> impl Strategy<Value = Outbound> {
@@ -66,7 +83,12 @@ proptest! {
     }
 
     #[test]
-    fn endpoints_are_read_as_they_were_written_each_address_once(mut value in vec(endpoints(), 0..9)) {
+    fn endpoints_are_read_as_they_were_written_each_address_once(
+        mut value in vec(endpoints(), 0..9),
+        tls in option::of(backend_tls()),
+    ) {
+        let plain = value.iter_mut().filter(|endpoint| endpoint.identity.is_none());
+        plain.for_each(|endpoint| endpoint.tls = tls.clone());
         let mut wire = v1::EndpointSet::from(value.as_slice());
         wire.endpoints.extend_from_within(..);
         let mut known = std::collections::HashSet::new();
@@ -181,13 +203,41 @@ fn an_endpoint_that_means_nothing_is_refused() {
         let mut endpoint = good_endpoint();
         spoil(&mut endpoint);
         refused(Endpoint::try_from(&endpoint), says);
-        let set = v1::EndpointSet { endpoints: vec![good_endpoint(), endpoint.clone()] };
+        let set = v1::EndpointSet { endpoints: vec![good_endpoint(), endpoint.clone()], tls: None };
         refused(Vec::<Endpoint>::try_from(set), &format!("endpoints[1].{says}"));
         let policy = v1::OutboundPolicy {
             target: Some(v1::outbound_policy::Target::Workload(endpoint)),
             ..v1::OutboundPolicy::default()
         };
         refused(Outbound::try_from(policy), &format!("workload.{says}"));
+    }
+}
+
+#[test]
+fn tls_that_means_nothing_is_refused() {
+    type Spoil = fn(&mut v1::BackendTls);
+    let table: [(Spoil, &str); 3] = [
+        (|it| it.hostname = "no host".into(), "tls.hostname: \"no host\" is not a hostname"),
+        (|it| it.alt_names[0].name = None, "tls.alt_names[0].name: it is missing"),
+        (
+            |it| it.alt_names[0].name = Some(v1::subject_alt_name::Name::Uri(String::new())),
+            "tls.alt_names[0].uri: it is missing",
+        ),
+    ];
+    let name = v1::subject_alt_name::Name::Uri("spiffe://x/y".into());
+    let tls = v1::BackendTls {
+        hostname: "pay.example".into(),
+        alt_names: vec![v1::SubjectAltName { name: Some(name) }],
+        ..v1::BackendTls::default()
+    };
+    let read = |tls: &v1::BackendTls| {
+        Vec::<Endpoint>::try_from(v1::EndpointSet { endpoints: Vec::new(), tls: Some(tls.clone()) })
+    };
+    assert_eq!(read(&tls), Ok(Vec::new()));
+    for (spoil, says) in table {
+        let mut tls = tls.clone();
+        spoil(&mut tls);
+        refused(read(&tls), says);
     }
 }
 
@@ -234,7 +284,7 @@ fn checksums_are_fnv_1a_of_the_encoding() {
 
 #[test]
 fn checksums_differ_where_contents_do() {
-    let one = v1::EndpointSet { endpoints: vec![good_endpoint()] };
+    let one = v1::EndpointSet { endpoints: vec![good_endpoint()], tls: None };
     let mut other = one.clone();
     assert_eq!(checksum(&one), checksum(&other));
     address(&mut other.endpoints[0]).port += 1;

@@ -46,6 +46,7 @@ fn endpoints(meshed: &[bool]) -> Vec<Endpoint> {
         address: SocketAddr::from(([10, 0, 0, at as u8 + 1], 8080)),
         identity: meshed.then(|| identity.clone()),
         workload: None,
+        tls: None,
     };
     meshed.iter().enumerate().map(endpoint).collect()
 }

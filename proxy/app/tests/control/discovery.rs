@@ -28,7 +28,7 @@ pub fn service(name: &str) -> Outbound {
 }
 
 pub fn endpoint(last: u16) -> Endpoint {
-    Endpoint { address: target(last), identity: None, workload: None }
+    Endpoint::plain(target(last))
 }
 
 pub fn says(policy: &Outbound) -> v1::OutboundUpdate {

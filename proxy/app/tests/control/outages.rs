@@ -239,7 +239,7 @@ async fn an_answer_without_measure_is_not_taken_in() {
     becomes(&watched, endpoints(0..3), SOON).await;
     let one =
         v1::Endpoint { workload: format!("shop/{}", "x".repeat(1000)), ..v1::Endpoint::from(&endpoint(1)) };
-    let huge = v1::EndpointSet { endpoints: vec![one; 17 * 1024] };
+    let huge = v1::EndpointSet { endpoints: vec![one; 17 * 1024], tls: None };
     let mut call = call;
     for count in 1..=3 {
         call.say(v1::EndpointsUpdate { endpoints: Some(huge.clone()), ..set(1, &[]) }).await;

@@ -261,6 +261,7 @@ pub fn meshed(identity: &str) -> Endpoint {
         address: at(POD),
         identity: Some(identity.parse().expect("an identity")),
         workload: Some(WorkloadName::new("shop", "server-0")),
+        tls: None,
     }
 }
 

@@ -168,7 +168,7 @@ impl World {
     }
 
     pub fn endpoints(&self, addresses: &[SocketAddr]) {
-        let endpoint = |address: &SocketAddr| Endpoint { address: *address, identity: None, workload: None };
+        let endpoint = |address: &SocketAddr| Endpoint::plain(*address);
         self.script.endpoints(&service(), addresses.iter().map(endpoint).collect());
     }
 

@@ -177,6 +177,7 @@ fn endpoints(service: &str, meshed: bool) -> Vec<Endpoint> {
         address: SocketAddr::from(([10, 0, at as u8 + 1, pod], 80)),
         identity: meshed.then(|| authority::SERVER.parse().expect("an identity")),
         workload: Some(WorkloadName::new("shop", &format!("{service}-{pod}"))),
+        tls: None,
     };
     (1..=count).map(endpoint).collect()
 }

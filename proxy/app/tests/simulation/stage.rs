@@ -161,6 +161,7 @@ impl Stage {
                 address: SocketAddr::new(ip.into(), port),
                 identity: meshed.then(|| SERVER.parse().expect("an identity")),
                 workload: meshed.then(|| WorkloadName::new("shop", "server-0")),
+                tls: None,
             };
             let service = ServiceName::new("shop", "server").port(port);
             let mut endpoints = vec![endpoint(pod, true)];

@@ -9,6 +9,7 @@ use proxy_http::{
     streams::{Dialer, Streams},
     tcp::Upstream,
 };
+use proxy_tls::Within;
 use std::{
     hash::{Hash, Hasher},
     rc::Rc,
@@ -29,11 +30,11 @@ pub struct Hop {
 pub enum Way {
     /// mTLS to its proxy.
     Peer(Streams),
-    /// In plaintext: no proxy is there, or it is our own.
+    /// No proxy is there, or it is our own: in plaintext, or in TLS where a policy asks for that.
     Program(Rc<Program>),
 }
 
-/// A program that is spoken to in plaintext, in the version of HTTP that it understands.
+/// A program that is spoken to by itself, in the version of HTTP that it understands.
 pub struct Program {
     pub plain: Rc<Plain>,
     pub streams: Streams,
@@ -53,18 +54,28 @@ impl Hop {
         let way = match &endpoint.identity {
             Some(identity) if !own => Way::Peer(Streams::peer(dialer.clone(), address, identity.clone())),
             _ if own => Way::Program(Program::new(Plain::local(network, address), dialer.header_bytes)),
-            _ => Way::Program(Program::new(Plain::new(network, address), dialer.header_bytes)),
+            _ => {
+                let plain = Plain::new(network, address);
+                let plain = match &endpoint.tls {
+                    Some(tls) => plain.over_tls(tls.clone()),
+                    None => plain,
+                };
+                Way::Program(Program::new(plain, dialer.header_bytes))
+            }
         };
         let key = session::key_of(&endpoint);
         Self { endpoint, way, edge, key }
     }
 
-    /// A connection for a client's TCP bytes.
-    pub async fn connect(&self, wait: Duration) -> Result<Upstream, Failed> {
+    /// A connection for a client's TCP bytes. `is_tls`: they are TLS already, which is not wrapped in TLS once more.
+    pub async fn connect(&self, wait: Duration, is_tls: bool) -> Result<Upstream, Failed> {
         match &self.way {
             Way::Peer(peer) => Upstream::open(peer.lease(wait).await?),
             Way::Program(program) => {
-                let stream = program.plain.connect(wait).await?;
+                let stream = match is_tls {
+                    true => program.plain.connect_plain(wait).await?,
+                    false => program.plain.connect(wait, Within::Bytes).await?,
+                };
                 Ok(Upstream::Plain(Connection::new(stream, bytes::BytesMut::new())))
             }
         }

@@ -149,7 +149,7 @@ fn routed(local: &Local, hop: &Rc<Hop>) -> Routed {
 
 async fn tcp_stream(requests: &Requests<Arrived>, local: &Local, hop: &Hop, mut incoming: Incoming) {
     let (begun, edge) = (Instant::now(), &hop.edge);
-    let (carried, ended) = match local.plain().connect(LOCAL_CONNECT_WAIT).await {
+    let (carried, ended) = match local.plain().connect_plain(LOCAL_CONNECT_WAIT).await {
         Ok(stream) => {
             let mut connection = Connection::new(stream, BytesMut::new());
             let (carried, ended) = stream_to_tcp(incoming, &mut connection).await;

@@ -67,7 +67,11 @@ impl<'a> Parties<'a> {
             workload: workload.map(ToString::to_string).unwrap_or_default(),
             client: text(client),
             server: text(server),
-            tls: if meshed { "1.3" } else { "none" },
+            tls: match hop {
+                _ if meshed => "1.3",
+                Some(hop) if hop.endpoint.tls.is_some() => "backend",
+                _ => "none",
+            },
         }
     }
 

@@ -50,7 +50,12 @@ pub async fn serve(worker: Rc<Worker>, client: Stream) {
             drop(upstream);
             let resolved = destination.resolve(&worker);
             let routed = Routed::connection(&worker, resolved, Some(hello.server_name()));
-            Box::pin(path.routed(routed).carry(client, None)).await;
+            Box::pin(path.tls().routed(routed).carry(client, None)).await;
+        }
+        Ok(Detected { protocol: Protocol::Tls(_), upstream, .. }) => {
+            // One that was made before the client spoke has begun with TLS of ours, if the server is to be spoken to by that.
+            let upstream = upstream.filter(|(_, chosen)| chosen.hop.endpoint.tls.is_none());
+            Box::pin(path.tls().carry(client, upstream)).await;
         }
         Ok(Detected { upstream, .. }) => Box::pin(path.carry(client, upstream)).await,
         Err(failed) => path.refuse(client, &failed),

@@ -9,7 +9,7 @@ use crate::{
     telemetry::{Direction, Limited, Permit},
     worker::Worker,
 };
-use policy::Reason;
+use policy::{Protocol, Reason};
 use proxy_balance::Outcome;
 use proxy_http::{
     bounds::{Bounds, Over},
@@ -33,12 +33,20 @@ pub struct Path<'a> {
     tried: RefCell<Vec<Rc<Hop>>>,
     /// Its part of the limit on connections, from the first attempt on.
     permit: RefCell<Option<Permit>>,
+    /// Its bytes are TLS already.
+    is_tls: bool,
 }
 
 impl<'a> Path<'a> {
     pub fn new(worker: &'a Rc<Worker>, direction: Direction, origin: Origin, routed: Routed) -> Self {
         let (begun, tried, permit) = (Instant::now(), RefCell::default(), RefCell::default());
-        Self { worker, direction, origin, routed, begun, tried, permit }
+        let is_tls = routed.protocol == Protocol::Tls;
+        Self { worker, direction, origin, routed, begun, tried, permit, is_tls }
+    }
+
+    /// The same connection, whose client has begun a TLS handshake.
+    pub fn tls(self) -> Self {
+        Self { is_tls: true, ..self }
     }
 
     /// TLS is routed by the name that its client asks for.
@@ -110,7 +118,7 @@ impl<'a> Path<'a> {
             let chosen = self.routed.choose(worker, &tried).await.inspect_err(count)?;
             chosen.start(Instant::now());
             self.tried.borrow_mut().push(chosen.hop.clone());
-            match chosen.hop.connect(chosen.wait(self.routed.connect_wait())).await {
+            match chosen.hop.connect(chosen.wait(self.routed.connect_wait()), self.is_tls).await {
                 Ok(upstream) => {
                     chosen.finish(worker, Instant::now(), Outcome::Answered, Some(true));
                     return Ok((upstream, chosen));

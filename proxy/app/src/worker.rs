@@ -152,7 +152,11 @@ impl Worker {
             workload: text(endpoint.workload.as_ref().map(WorkloadName::to_string)),
             identity: text(endpoint.identity.as_ref().filter(|_| meshed).map(ToString::to_string)),
             backend: endpoint.address.to_string().into(),
-            tls: if meshed { "1.3" } else { "none" },
+            tls: match &endpoint.tls {
+                _ if meshed => "1.3",
+                Some(_) => "backend",
+                None => "none",
+            },
         });
         Rc::new(Hop::new(endpoint.clone(), &self.dialer, own, edge))
     }

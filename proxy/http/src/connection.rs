@@ -189,7 +189,11 @@ impl Writer {
             }
             self.consume(count);
         }
-        Poll::Ready(Ok(()))
+        let flushed = self.stream.poll_flush(cx);
+        if flushed.is_pending() {
+            slow::add(&self.stream);
+        }
+        flushed
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

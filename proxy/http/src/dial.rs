@@ -11,6 +11,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use h2::client::{Builder, SendRequest};
 use policy::{Reason, SpiffeId, limits};
+use proxy_tls::Within;
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
@@ -55,7 +56,7 @@ pub(crate) async fn dial(to: &To, wait: Duration) -> Result<Dialed, Failed> {
             Ok(Dialed { sender, drive: Drive::Peer(driven) })
         }
         To::Program { plain, header_bytes } => {
-            let stream = ReadAhead::new(plain.connect(wait).await?, BytesMut::new());
+            let stream = ReadAhead::new(plain.connect(wait, Within::Http2).await?, BytesMut::new());
             let (sender, driven) =
                 begin(stream, &builder(*header_bytes as u32), Reason::HttpProtocolError).await?;
             Ok(Dialed { sender, drive: Drive::Program(driven) })

@@ -28,6 +28,7 @@ pub mod idle_age;
 pub mod inflow;
 pub mod kept;
 pub mod next_hop;
+mod origination;
 pub mod plain;
 mod pulse;
 mod read_ahead;

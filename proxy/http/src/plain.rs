@@ -1,4 +1,5 @@
-//! Plaintext connections of one worker to one address: to an application, or to an endpoint without a proxy.
+//! Connections of one worker to one program: to an application, or to an endpoint without a proxy. They are in plaintext, or in
+//! TLS where a policy asks for that.
 //!
 //! A pooled connection has no task: whether its server has closed it is looked at when it is taken out, and now and then by
 //! `sweep`. Those that are too old to be used are kept: by their end they tell for how long the server keeps connections
@@ -8,9 +9,11 @@ use crate::{
     connection::Connection,
     failed::Failed,
     idle_age::{IdleAge, Repeat},
+    origination::Origination,
 };
 use bytes::BytesMut;
-use policy::{Reason, limits};
+use policy::{BackendTls, Reason, limits};
+use proxy_tls::Within;
 use proxy_transport::{Network, Stream};
 use std::{
     cell::{Cell, RefCell},
@@ -18,6 +21,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -40,6 +44,7 @@ pub struct Plain {
     /// In the order of their last use.
     idle: RefCell<VecDeque<Idle>>,
     idle_age: Cell<IdleAge>,
+    tls: Option<Origination>,
 }
 
 struct Idle {
@@ -67,7 +72,13 @@ impl Plain {
             answers: Cell::new(0),
             idle: RefCell::default(),
             idle_age: Cell::default(),
+            tls: None,
         }
+    }
+
+    /// To an endpoint that speaks TLS.
+    pub fn over_tls(self, tls: Arc<BackendTls>) -> Self {
+        Self { tls: Some(Origination::new(tls)), ..self }
     }
 
     /// To an application in our own network namespace.
@@ -89,7 +100,7 @@ impl Plain {
 
     /// A new connection, for a request that a pooled one has died under: the others may be as dead.
     pub async fn fresh(&self, connect: Duration) -> Result<Taken, Failed> {
-        let stream = self.connect(connect).await?;
+        let stream = self.connect(connect, Within::Http1).await?;
         let connection = Connection::new(stream, BytesMut::new());
         Ok(Taken { connection, reused: false, idle: Duration::ZERO, at: Instant::now() })
     }
@@ -126,8 +137,18 @@ impl Plain {
         self.idle_age.set(age);
     }
 
-    /// A new connection.
-    pub async fn connect(&self, wait: Duration) -> Result<Stream, Failed> {
+    /// A new connection, for what is to be spoken on it.
+    pub async fn connect(&self, wait: Duration, within: Within) -> Result<Stream, Failed> {
+        let stream = self.connect_plain(wait).await?;
+        match &self.tls {
+            // In a box: few have it, and all would be as large.
+            Some(tls) => Box::pin(tls.begin(stream, within)).await,
+            None => Ok(stream),
+        }
+    }
+
+    /// A new connection as it is, for a client that speaks TLS itself.
+    pub async fn connect_plain(&self, wait: Duration) -> Result<Stream, Failed> {
         let connect = async {
             if !self.local {
                 return self.network.connect(self.address).await;

@@ -26,6 +26,10 @@ impl ReadAhead {
     pub fn new(stream: Stream, read: BytesMut) -> Self {
         Self { stream, buffer: read, step: FIRST_STEP_BYTES }
     }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
 }
 
 impl AsyncRead for ReadAhead {
@@ -75,8 +79,8 @@ impl AsyncWrite for ReadAhead {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -64,7 +64,7 @@ struct Inside {
 pub(crate) enum To {
     /// A proxy: an address and the identity that must answer there.
     Peer { dialer: Rc<Dialer>, address: SocketAddr, identity: SpiffeId },
-    /// A program that speaks HTTP/2 in plaintext, by prior knowledge (RFC 9113 §3.3).
+    /// A program that speaks HTTP/2: in plaintext by prior knowledge (RFC 9113 §3.3), or in TLS.
     Program { plain: Rc<Plain>, header_bytes: usize },
 }
 

@@ -52,6 +52,9 @@ pub enum Refusal {
     ForeignDomain { expected: policy::TrustDomain, actual: SpiffeId },
     #[error("{0:?} names no identity of the mesh")]
     UnknownName(String),
+    /// Its certificate is for these names, of which none is asked for.
+    #[error("the peer's certificate is for other names: {0}")]
+    OtherNames(String),
     #[error("the peer does not speak {expected}")]
     NoProtocol { expected: &'static str },
 }

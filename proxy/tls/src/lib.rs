@@ -5,6 +5,7 @@
 //! and then asks [`Credentials::connected`] or [`Credentials::accepted`] who the peer is. Here is no authority either:
 //! control signs.
 
+mod backend;
 mod certificate;
 mod control;
 mod credentials;
@@ -17,6 +18,7 @@ mod validity;
 mod verified;
 mod verifier;
 
+pub use backend::{BackendClient, Within};
 pub use certificate::{Certificate, Request, renew_at};
 pub use control::{control_client, control_identity, control_server};
 pub use credentials::Credentials;

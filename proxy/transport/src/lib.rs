@@ -13,4 +13,4 @@ mod stream;
 
 pub use connect::{Network, SystemNetwork};
 pub use listen::{Listener, Reach};
-pub use stream::{Backlog, Stream};
+pub use stream::{Backlog, Duplex, Layer, Stream};

@@ -5,11 +5,12 @@ use bytes::{Buf, BufMut, BytesMut};
 use policy::limits;
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::AsRawFd,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::{
@@ -28,6 +29,25 @@ enum Kind {
     /// because its reader is slow.
     Tcp(RefCell<TcpStream>, Option<bool>, Cell<bool>),
     Memory(RefCell<Memory>),
+    Layered(RefCell<Box<dyn Layer>>),
+}
+
+/// What a stream is within another one: TLS. What is asked of the connection itself, the stream beneath answers.
+pub trait Layer: fmt::Debug {
+    fn beneath(&self) -> &Stream;
+    /// What is read and written.
+    fn within(&mut self) -> Pin<&mut dyn Duplex>;
+}
+
+/// Both directions.
+pub trait Duplex: AsyncRead + AsyncWrite {}
+
+impl<T: AsyncRead + AsyncWrite> Duplex for T {}
+
+impl From<Box<dyn Layer>> for Stream {
+    fn from(layer: Box<dyn Layer>) -> Self {
+        Self(Kind::Layered(RefCell::new(layer)))
+    }
 }
 
 impl From<TcpStream> for Stream {
@@ -74,14 +94,16 @@ impl Stream {
         match &self.0 {
             Kind::Tcp(tcp, ..) => Pin::new(&mut *tcp.borrow_mut()).poll_read(cx, buffer),
             Kind::Memory(memory) => memory.borrow_mut().poll_read(cx, buffer),
+            Kind::Layered(layer) => layer.borrow_mut().within().poll_read(cx, buffer),
         }
     }
 
-    /// Ready when a read would not wait: bytes, the end, or an error are there.
+    /// Ready when a read would not wait: bytes, the end, or an error are there. Of a layer, when something is there beneath it.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Kind::Tcp(tcp, ..) => tcp.borrow().poll_read_ready(cx),
             Kind::Memory(memory) => memory.borrow_mut().poll_readable(cx),
+            Kind::Layered(layer) => layer.borrow().beneath().poll_readable(cx),
         }
     }
 
@@ -90,6 +112,7 @@ impl Stream {
         match &self.0 {
             Kind::Tcp(tcp, ..) => Pin::new(&mut *tcp.borrow_mut()).poll_write(cx, bytes),
             Kind::Memory(memory) => memory.borrow_mut().poll_write(cx, bytes),
+            Kind::Layered(layer) => layer.borrow_mut().within().poll_write(cx, bytes),
         }
     }
 
@@ -105,6 +128,15 @@ impl Stream {
                 let first = slices.iter().find(|slice| !slice.is_empty());
                 memory.borrow_mut().poll_write(cx, first.map_or(&[], |slice| slice))
             }
+            Kind::Layered(layer) => layer.borrow_mut().within().poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Ready when what was written is with the kernel: at once, but where a layer has it.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Tcp(..) | Kind::Memory(_) => Poll::Ready(Ok(())),
+            Kind::Layered(layer) => layer.borrow_mut().within().poll_flush(cx),
         }
     }
 
@@ -128,6 +160,13 @@ impl Stream {
                 let _ = socket2::SockRef::from(&*tcp.borrow()).shutdown(std::net::Shutdown::Write);
             }
             Kind::Memory(memory) => memory.borrow_mut().shutdown_write(),
+            Kind::Layered(layer) => {
+                // After a flush there is room for the few bytes by which a layer tells of its end.
+                let mut cx = Context::from_waker(Waker::noop());
+                if layer.borrow_mut().within().poll_shutdown(&mut cx).is_pending() {
+                    layer.borrow().beneath().shutdown_write();
+                }
+            }
         }
     }
 
@@ -138,6 +177,7 @@ impl Stream {
                 let _ = tcp.borrow().set_zero_linger();
             }
             Kind::Memory(memory) => memory.borrow_mut().reset_on_drop(),
+            Kind::Layered(layer) => layer.borrow().beneath().reset_on_drop(),
         }
     }
 
@@ -150,29 +190,39 @@ impl Stream {
                 !slow.replace(true) && limited().is_ok_and(|limit| limit.is_some())
             }
             Kind::Memory(_) => false,
+            Kind::Layered(layer) => layer.borrow().beneath().is_newly_slow(),
         }
     }
 
     /// The peer takes what it gets again.
     pub fn forgive(&self) {
         self.give_time(limits::USER_TIMEOUT);
-        if let Kind::Tcp(_, _, slow) = &self.0 {
-            slow.set(false);
+        match &self.0 {
+            Kind::Tcp(_, _, slow) => slow.set(false),
+            Kind::Layered(layer) => layer.borrow().beneath().forgive(),
+            Kind::Memory(_) => {}
         }
     }
 
     /// Sets how long written bytes may be without acknowledgement (`TCP_USER_TIMEOUT`).
     pub fn give_time(&self, limit: Duration) {
-        if let Kind::Tcp(tcp, ..) = &self.0 {
+        match &self.0 {
             // An error says that the connection is gone, and somebody else will find that.
-            let _ = socket2::SockRef::from(&*tcp.borrow()).set_tcp_user_timeout(Some(limit));
+            Kind::Tcp(tcp, ..) => {
+                let _ = socket2::SockRef::from(&*tcp.borrow()).set_tcp_user_timeout(Some(limit));
+            }
+            Kind::Layered(layer) => layer.borrow().beneath().give_time(limit),
+            Kind::Memory(_) => {}
         }
     }
 
     /// What the kernel knows of the connection's writing side.
     pub fn backlog(&self) -> io::Result<Backlog> {
-        let Kind::Tcp(tcp, ..) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
-        let tcp = tcp.borrow();
+        let tcp = match &self.0 {
+            Kind::Tcp(tcp, ..) => tcp.borrow(),
+            Kind::Layered(layer) => return layer.borrow().beneath().backlog(),
+            Kind::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
         let (queued, info) = (queued(&tcp)?, information(&tcp)?);
         Ok(Backlog {
             queued,
@@ -190,6 +240,7 @@ impl Stream {
                 Some(Duration::from_millis(info.common.tcpi_last_ack_recv.into()))
             }
             Kind::Memory(memory) => memory.borrow().ended_for(),
+            Kind::Layered(layer) => layer.borrow().beneath().silent_for(),
         }
     }
 
@@ -205,6 +256,7 @@ impl Stream {
                 crate::original::destination(&tcp, ipv4)
             }
             Kind::Memory(memory) => memory.borrow().original_destination(),
+            Kind::Layered(layer) => layer.borrow().beneath().original_destination(),
         }
     }
 
@@ -213,6 +265,7 @@ impl Stream {
         match &self.0 {
             Kind::Tcp(tcp, ..) => tcp.borrow().local_addr().map(crate::original::canonical),
             Kind::Memory(memory) => memory.borrow().original_destination(),
+            Kind::Layered(layer) => layer.borrow().beneath().local_address(),
         }
     }
 
@@ -221,6 +274,7 @@ impl Stream {
         match &self.0 {
             Kind::Tcp(tcp, ..) => tcp.borrow().peer_addr().map(crate::original::canonical),
             Kind::Memory(memory) => Ok(memory.borrow().peer_address()),
+            Kind::Layered(layer) => layer.borrow().beneath().peer_address(),
         }
     }
 }
@@ -296,8 +350,8 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Stream::poll_flush(&self, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -25,7 +25,7 @@ pub struct EdgeLabels {
     pub identity: Arc<str>,
     /// Outbound: the endpoint's address, "10.1.2.3:8080". Inbound: the local port, "8080".
     pub backend: Arc<str>,
-    /// The TLS version towards the peer, "1.3", or "none".
+    /// The TLS version towards the peer, "1.3"; "backend" for TLS that a policy asks for to a program without a proxy; or "none".
     pub tls: &'static str,
 }
 

@@ -93,7 +93,7 @@ async fn a_message_that_was_lost_to_a_closing_server_tells_its_idle_age() {
     ] {
         let mut server = Server::new();
         let _first = server.serve(Repeat::Possible).await.unwrap();
-        let _second = server.plain.connect(WAIT).await.unwrap();
+        let _second = server.plain.connect_plain(WAIT).await.unwrap();
         pass(10.0).await;
         let taken = server.plain.take(WAIT, Repeat::Possible).await.unwrap();
         assert!(taken.reused);
@@ -148,7 +148,7 @@ async fn the_local_application_is_found_wherever_it_listens() {
         let plain = Plain::local(Network::Memory(network.clone()), *dialled);
         // The second time, what was learned by the first is tried first.
         for _ in 0..2 {
-            let connected = plain.connect(WAIT).await;
+            let connected = plain.connect_plain(WAIT).await;
             let at = accepts.iter_mut().find_map(|(at, accepts)| accepts.try_recv().ok().map(|_| *at));
             assert_eq!(at, *reached, "{dialled}, {listening:?}");
             let reason = connected.err().map(|failed| failed.reason);
@@ -157,7 +157,7 @@ async fn the_local_application_is_found_wherever_it_listens() {
         // It moves, and is found again.
         drop(accepts);
         let mut moved = network.listen(*dialled);
-        plain.connect(WAIT).await.unwrap();
+        plain.connect_plain(WAIT).await.unwrap();
         assert!(moved.try_recv().is_ok(), "{dialled}, {listening:?}");
     }
 }

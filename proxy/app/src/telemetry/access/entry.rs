@@ -19,7 +19,7 @@
 //! | `weft.next_hop` | where it was sent |
 //! | `weft.peer.workload` | the pod there: `shop/cart-1` |
 //! | `weft.client.identity`, `weft.server.identity` | verified SPIFFE ids |
-//! | `tls.protocol.version` | towards the peer: `1.3`, or `none` |
+//! | `tls.protocol.version` | towards the peer: `1.3`; `backend` where a BackendTLSPolicy asks for TLS; or `none` |
 //! | `weft.attempts` | how often it was sent, or a connection for it was tried |
 //! | `weft.retry` | `retry_budget_exhausted`: it would have been sent once more otherwise |
 //! | `weft.bytes.from_client`, `weft.bytes.to_client` | payload |

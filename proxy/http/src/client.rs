@@ -218,12 +218,14 @@ impl Client {
         }
     }
 
-    /// Tells the next hop how much of the caller's time is left, where some of it has gone already.
-    pub fn count_down(&mut self) {
-        if let Self::Http2(client) = self
-            && let Some(deadline) = client.deadline
+    /// Tells the next hop of a call how much time is left until then: its caller's, of which some may have gone already, or less
+    /// by a policy.
+    pub fn count_down(&mut self, until: Option<Instant>) {
+        let is_call = self.is_grpc();
+        if let (Self::Http2(client), Some(until)) = (self, until)
+            && (is_call || client.deadline.is_some())
         {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             let going = client.edited.as_deref_mut().unwrap_or(&mut client.request);
             grpc::count_down(&mut going.parts.headers, left);
         }

@@ -37,10 +37,12 @@ pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Writes what is left of the caller's time, if some of it has gone.
+/// Writes what is left of a call's time, where nothing, or more, is told.
 pub(crate) fn count_down(headers: &mut HeaderMap, left: Duration) {
-    let told = headers.get(TIMEOUT).and_then(|value| timeout(value.as_bytes()));
-    if told.is_some_and(|told| told > left + UNTOLD) {
+    let told = headers.get(TIMEOUT).map(|value| timeout(value.as_bytes()));
+    // What cannot be read is for the server to refuse.
+    let is_less = |told: Option<Duration>| told.is_some_and(|told| told > left + UNTOLD);
+    if told.is_none_or(is_less) {
         let value = HeaderValue::try_from(format(left)).expect("digits and a letter are a value");
         headers.insert(TIMEOUT, value);
     }

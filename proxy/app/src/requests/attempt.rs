@@ -44,7 +44,7 @@ async fn attempt(worker: &Worker, exchange: &mut Exchange) -> Result<Answered, F
     let deadline = Deadline::of_attempt(asked.caller, settings, *begun);
     let mut held = hold(&Wanted::of(client, routed, deadline, *attempts > 0), routed, chosen).await?;
     chosen.connected();
-    client.count_down();
+    client.count_down(deadline.map(|deadline| deadline.at));
     let edits = edit::of_response(routed, client, Some(&chosen.hop));
     let idempotent = is_idempotent(client.method());
     let judge = |verdict: &Verdict| repeats.judge(worker, routed, idempotent, asked, &chosen.hop, verdict);

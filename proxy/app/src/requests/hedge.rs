@@ -48,6 +48,7 @@ pub(super) async fn attempt(
     let wanted = Wanted::of(client, routed, deadline, *attempts > 0);
     let mut first_held = hold(&wanted, routed, first).await?;
     first.connected();
+    client.count_down(deadline.map(|deadline| deadline.at));
     let edits = edit::of_response(routed, client, None);
     // Who runs besides the first, and over what.
     let most = hedge.max.min(limits::HEDGES);

@@ -14,21 +14,23 @@ use std::{cell::RefCell, rc::Rc};
 /// What a server says to each call: this status at once, or nothing.
 pub type Script = Rc<RefCell<Vec<Option<u16>>>>;
 
-/// Serves calls at the only endpoint; how many have come.
-pub fn serve(world: &World, script: Script) -> Rc<RefCell<usize>> {
-    let calls = Rc::new(RefCell::new(0));
+/// Serves calls at the only endpoint; what each was told of its time.
+pub fn serve(world: &World, script: Script) -> Rc<RefCell<Vec<String>>> {
+    let calls = Rc::new(RefCell::new(Vec::new()));
     let mut connections = world.network.listen(address(7));
     world.endpoints(&[address(7)]);
-    let counted = calls.clone();
+    let came = calls.clone();
     tokio::task::spawn_local(async move {
         while let Some(connection) = connections.recv().await {
-            let (script, counted) = (script.clone(), counted.clone());
+            let (script, came) = (script.clone(), came.clone());
             tokio::task::spawn_local(async move {
                 let mut connection =
                     h2::server::handshake(Stream::from(connection)).await.expect("a preface");
                 let mut held = Vec::new();
-                while let Some(Ok((_request, mut respond))) = connection.accept().await {
-                    let nth = counted.replace_with(|count| *count + 1);
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let nth = came.borrow().len();
+                    let told = request.headers().get("grpc-timeout").map(|value| value.to_str());
+                    came.borrow_mut().push(told.unwrap_or(Ok("nothing")).expect("ASCII").to_owned());
                     let status = script.borrow().get(nth).copied().unwrap_or(Some(0));
                     match status {
                         Some(status) => {
@@ -49,10 +51,13 @@ pub fn serve(world: &World, script: Script) -> Rc<RefCell<usize>> {
 }
 
 /// The status and the message of a call's outcome.
-async fn call(world: &World) -> (u16, String) {
+async fn call(world: &World, timeout: Option<&str>) -> (u16, String) {
     let (mut sender, connection) = h2::client::handshake(world.connect()).await.expect("a preface");
     tokio::task::spawn_local(connection);
-    let request = Request::post("http://web/cart.Cart/Add").header("content-type", "application/grpc");
+    let mut request = Request::post("http://web/cart.Cart/Add").header("content-type", "application/grpc");
+    if let Some(timeout) = timeout {
+        request = request.header("grpc-timeout", timeout);
+    }
     let (response, mut send) =
         sender.send_request(request.body(()).expect("a request"), false).expect("a stream");
     send.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), true).expect("a stream");
@@ -76,8 +81,8 @@ fn calls(settings: Settings, script: Vec<Option<u16>>, expected: u16, count: usi
         |world| async move {
             world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
             let came = serve(&world, Rc::new(RefCell::new(script)));
-            let (status, message) = call(&world).await;
-            assert_eq!((status, *came.borrow()), (expected, count), "{message}");
+            let (status, message) = call(&world, None).await;
+            assert_eq!((status, came.borrow().len()), (expected, count), "{message}");
             if expected == 4 || expected == 10 {
                 assert!(message.contains("TrafficPolicy shop/mine"), "{message}");
             }
@@ -102,6 +107,42 @@ fn outcomes_that_a_rule_names_are_hidden_from_the_caller() {
 fn a_limit_is_a_deadline_that_was_exceeded() {
     let timeouts = Timeouts { request: set(ms(100)), ..Timeouts::default() };
     calls(Settings { timeouts, ..Settings::default() }, vec![None], 4, 1);
+}
+
+/// Its caller's, or a policy's that is less, of which each attempt is told what is left.
+#[test]
+fn the_server_of_a_call_is_told_how_much_time_it_has() {
+    let limited = |limit| Settings {
+        timeouts: Timeouts { request: set(ms(limit)), ..Timeouts::default() },
+        retry: Retry {
+            grpc_codes: set(vec![14]),
+            backoff_base: set(ms(10)),
+            backoff_max: set(ms(10)),
+            ..Retry::default()
+        },
+        ..Settings::default()
+    };
+    let table = [
+        (None, Settings::default(), ["nothing"].as_slice()),
+        (Some("50m"), Settings::default(), &["50m"]),
+        (Some("50m"), limited(100), &["50m", "40000000n"]),
+        (Some("1S"), limited(100), &["100000u", "90000000n"]),
+        (None, limited(100), &["100000u", "90000000n"]),
+    ];
+    for (timeout, settings, told) in table {
+        run(
+            0,
+            Settings::default(),
+            BackendSettings::default(),
+            |_, _| unreachable!(),
+            |world| async move {
+                world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
+                let came = serve(&world, Rc::new(RefCell::new(vec![Some(14), Some(0)])));
+                call(&world, timeout).await;
+                assert_eq!(*came.borrow(), told, "{timeout:?}");
+            },
+        );
+    }
 }
 
 #[test]

@@ -69,41 +69,45 @@ fn version(pod: &Pod, name: &'static str) -> App {
     })
 }
 
-const PARENT: &str = "parentRefs: [{group: \"\", kind: Service, name: web, port: 8080}]";
-
-#[test]
-fn a_route_steers_requests() {
-    let shop = Shop::new();
-    let _apps = [version(&shop.servers[0], "v1"), version(&shop.servers[1], "v2")];
-    let route = format!(
+/// HTTPRoute `web` of Service `web` with these rules.
+fn route(rules: &str) -> String {
+    format!(
         "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {{name: web, namespace: test}}
 spec:
-  {PARENT}
+  parentRefs: [{{group: \"\", kind: Service, name: web, port: {PORT}}}]
   rules:
-  - matches: [{{headers: [{{name: X-Version, value: v2}}]}}]
+{rules}"
+    )
+}
+
+#[test]
+fn a_route_steers_requests() {
+    let shop = Shop::new();
+    let _apps = [version(&shop.servers[0], "v1"), version(&shop.servers[1], "v2")];
+    let rules = "
+  - matches: [{headers: [{name: X-Version, value: v2}]}]
     filters:
-    - {{type: RequestHeaderModifier, requestHeaderModifier: {{add: [{{name: X-Added, value: \"yes\"}}]}}}}
-    - {{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Rule, value: beta}}]}}}}
-    backendRefs: [{{name: web-v2, port: 8080}}]
-  - matches: [{{path: {{type: PathPrefix, value: /old}}}}]
+    - {type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: X-Added, value: \"yes\"}]}}
+    - {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Rule, value: beta}]}}
+    backendRefs: [{name: web-v2, port: 8080}]
+  - matches: [{path: {type: PathPrefix, value: /old}}]
     filters:
     - type: RequestRedirect
-      requestRedirect: {{hostname: new.example, statusCode: 308, path: {{type: ReplacePrefixMatch, replacePrefixMatch: /fresh}}}}
-  - matches: [{{path: {{type: PathPrefix, value: /api}}}}]
+      requestRedirect: {hostname: new.example, statusCode: 308, path: {type: ReplacePrefixMatch, replacePrefixMatch: /fresh}}
+  - matches: [{path: {type: PathPrefix, value: /api}}]
     filters:
     - type: URLRewrite
-      urlRewrite: {{hostname: api.example, path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}
-    backendRefs: [{{name: web-v2, port: 8080}}]
-  - matches: [{{path: {{type: Exact, value: /missing}}}}]
-    backendRefs: [{{name: nobody, port: 8080}}]
-  - matches: [{{path: {{type: PathPrefix, value: /v1}}}}]
-    backendRefs: [{{name: web-v1, port: 8080}}]
-"
-    );
-    shop.apply(&route, "/elsewhere", |answer| answer.head.status() == 404);
+      urlRewrite: {hostname: api.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}
+    backendRefs: [{name: web-v2, port: 8080}]
+  - matches: [{path: {type: Exact, value: /missing}}]
+    backendRefs: [{name: nobody, port: 8080}]
+  - matches: [{path: {type: PathPrefix, value: /v1}}]
+    backendRefs: [{name: web-v1, port: 8080}]
+";
+    shop.apply(&route(rules), "/elsewhere", |answer| answer.head.status() == 404);
     let mut client = shop.client();
     let mut ask = |target: &str, field: &str| {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: web:8080\r\n{field}\r\n"));
@@ -161,32 +165,24 @@ fn weights_share_requests_and_shift_under_a_running_stream() {
             }
         }
     });
-    let route = |one: u32, two: u32| {
-        format!(
-            "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: web, namespace: test}}
-spec:
-  {PARENT}
-  rules:
-  - filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Weights, value: \"{one} {two}\"}}]}}}}]
-    backendRefs: [{{name: web-v1, port: 8080, weight: {one}}}, {{name: web-v2, port: 8080, weight: {two}}}]
-"
-        )
+    let weighted = |one: u32, two: u32| {
+        route(&format!(
+            "  - filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Weights, value: \"{one} {two}\"}}]}}}}]
+    backendRefs: [{{name: web-v1, port: 8080, weight: {one}}}, {{name: web-v2, port: 8080, weight: {two}}}]\n"
+        ))
     };
     let has = |weights: &'static str| move |answer: &Message| answer.head.field("x-weights") == Some(weights);
-    shop.apply(&route(1, 0), "/", has("1 0"));
+    shop.apply(&weighted(1, 0), "/", has("1 0"));
     let mut slow = shop.client();
     slow.send("GET /slow HTTP/1.1\r\nHost: web\r\n\r\n");
     let head = slow.head().unwrap();
     assert_eq!(head.field("x-weights"), Some("1 0"));
-    shop.apply(&route(3, 1), "/", has("3 1"));
+    shop.apply(&weighted(3, 1), "/", has("3 1"));
     let mut client = shop.client();
     let v2 = (0..800).filter(|_| client.get("/").text().starts_with("v2")).count();
     // A quarter of 800, and five standard deviations about it.
     assert!((140..260).contains(&v2), "{v2} of 800 went to v2");
-    shop.apply(&route(0, 1), "/", has("0 1"));
+    shop.apply(&weighted(0, 1), "/", has("0 1"));
     assert!((0..50).all(|_| client.get("/").text().starts_with("v2")));
     // The stream that was begun before ends as it would have.
     go.store(1, SeqCst);
@@ -282,6 +278,10 @@ fn a_post_that_is_read_and_reset_is_executed_once_unless_a_policy_says_otherwise
         ("{httpCodes: [503], grpcCodes: [UNAVAILABLE], attempts: 3, perTryTimeout: 5s}", 1),
         ("{reasons: [connection_terminated], attempts: 2}", 3),
     ] {
+        let rules = format!(
+            "  - filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Retry, value: '{retry}'}}]}}}}]
+    backendRefs: [{{name: web-v1, port: 8080}}]\n"
+        );
         let policy = format!(
             "
 apiVersion: policy.weft.mesh/v1alpha1
@@ -290,16 +290,8 @@ metadata: {{name: web, namespace: test, annotations: {{say: \"{times}\"}}}}
 spec:
   targetRefs: [{{group: \"\", kind: Service, name: web}}]
   retry: {retry}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: web, namespace: test}}
-spec:
-  {PARENT}
-  rules:
-  - filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Retry, value: '{retry}'}}]}}}}]
-    backendRefs: [{{name: web-v1, port: 8080}}]
-"
+---{}",
+            route(&rules)
         );
         shop.apply(&policy, "/", |answer| answer.head.field("x-retry") == Some(retry));
         executed.store(0, SeqCst);
@@ -314,19 +306,9 @@ spec:
 fn a_bad_object_changes_nothing_else() {
     let shop = Shop::new();
     let _app = version(&shop.servers[0], "v1");
-    let good = format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: web, namespace: test}}
-spec:
-  {PARENT}
-  rules:
-  - filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Good, value: \"1\"}}]}}}}]
-    backendRefs: [{{name: web-v1, port: 8080}}]
-"
-    );
-    shop.apply(&good, "/", |answer| answer.head.field("x-good") == Some("1"));
+    let good = "  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Good, value: \"1\"}]}}]
+    backendRefs: [{name: web-v1, port: 8080}]\n";
+    shop.apply(&route(good), "/", |answer| answer.head.field("x-good") == Some("1"));
     shop.world.manifests.write(
         "bad.yaml",
         "

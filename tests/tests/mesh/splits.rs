@@ -6,6 +6,7 @@ use std::{
     collections::HashSet,
     io::{Read, Write},
     net::SocketAddr,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -17,7 +18,9 @@ use tests::{
     eventually,
     http::Message,
     manifest::{NAMESPACE, Port},
+    namespace::done,
     pod::Pod,
+    program::Program,
     world::World,
 };
 
@@ -35,8 +38,13 @@ struct Split {
 
 impl Split {
     fn new() -> Self {
+        Self::speaking(Port::auto(PORT))
+    }
+
+    /// With this port at each of the Services.
+    fn speaking(port: Port) -> Self {
         let world = World::new();
-        let port = [Port::auto(PORT)];
+        let port = [port];
         let web = world.service("web", "web", &port);
         world.service("v1", "v1", &port);
         world.service("v2", "v2", &port);
@@ -177,4 +185,77 @@ fn bytes_go_where_a_tcp_route_says() {
         assert_eq!(said().unwrap(), "v2");
     }
     drop(apps);
+}
+
+/// A server of TLS in the pod, with a certificate for `name` that nobody else has, and the file in which that is.
+fn secured(split: &Split, pod: &Pod, name: &str) -> (Program, String) {
+    let file = |end: &str| split.world.folder().join(format!("{name}.{end}")).display().to_string();
+    let (key, certificate) = (file("key"), file("pem"));
+    let subject = [format!("/CN={name}"), format!("subjectAltName=DNS:{name}")];
+    done(
+        Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "1",
+            ])
+            .args(["-subj", &subject[0], "-addext", &subject[1], "-keyout", &key, "-out", &certificate]),
+    );
+    let port = PORT.to_string();
+    let program =
+        pod.start("openssl", ["s_server", "-accept", &port, "-www", "-key", &key, "-cert", &certificate]);
+    pod.wait_for_port(PORT);
+    (program, certificate)
+}
+
+/// TLS goes by the name that its client asks for, and stays the backend's own: curl trusts that backend's certificate alone.
+#[test]
+fn tls_goes_where_a_tls_route_says() {
+    let split = Split::speaking(Port::declared(PORT, "tls"));
+    let names = ["web.test", "v1.test", "v2.test"];
+    let servers: Vec<_> =
+        split.pods.iter().zip(names).map(|(pod, name)| secured(&split, pod, name)).collect();
+    let route = |service: &str, hostname: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\n\
+             metadata: {{name: {service}, namespace: {NAMESPACE}}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: web}}]\n  hostnames: [\"{hostname}\"]\n  \
+             rules: [{{backendRefs: [{{name: {service}, port: {PORT}}}]}}]\n"
+        )
+    };
+    // The page, of whoever proves to be `name`; or why not.
+    let asked = |name: &str, certificate: &str| {
+        let resolve = format!("{name}:{PORT}:{}", split.address.ip());
+        let url = format!("https://{name}:{PORT}/");
+        let mut curl = split.client.namespace.command("curl");
+        let output = curl
+            .args(["-sS", "-f", "-m", "5", "-v", "--cacert", certificate, "--resolve", &resolve, &url])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    };
+    let [web, v1, v2] = [0, 1, 2].map(|at: usize| servers[at].1.as_str());
+    let own = asked("web.test", web)
+        .unwrap_or_else(|said| panic!("without a route it is the Service's own: {said}"));
+    assert!(own.contains("subject: CN=web.test"), "{own}");
+    split.world.manifests.write("route.yaml", &[route("v1", "v1.test"), route("v2", "*.test")].join("---\n"));
+    for (name, certificate) in [("v1.test", v1), ("v2.test", v2)] {
+        eventually(SOON, || asked(name, certificate).map(drop));
+        for _ in 0..10 {
+            let said = asked(name, certificate).unwrap_or_else(|said| panic!("{name}: {said}"));
+            assert!(said.contains(&format!("subject: CN={name}")), "{name}: {said}");
+        }
+    }
+    // Each name alone is somebody's, and a name of none is nobody's.
+    let other = asked("other.test", v2).expect_err("it is answered by v2, which does not have this name");
+    assert!(other.contains("CN=v2.test"), "{other}");
+    let none = asked("other.example", web).expect_err("no TLSRoute has this name");
+    assert!(!none.contains("subject: CN="), "{none}");
 }

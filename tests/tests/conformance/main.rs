@@ -9,6 +9,7 @@
 
 mod answer;
 mod case;
+mod check;
 mod install;
 mod official;
 mod strict;

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,8 @@ import (
 )
 
 const (
-	// A request has this long.
-	timeout = 5 * time.Second
+	// Between two requests of one that watches.
+	pause = 20 * time.Millisecond
 	// So many requests are under way at once.
 	width = 20
 	// What is called where a grpc URL names no method.
@@ -38,6 +39,9 @@ type call struct {
 	host   string // of the Host field, or ""
 	fields http.Header
 	count  int
+	// A request has this long.
+	timeout time.Duration
+	watches bool
 }
 
 // answer is what came back: its status, its fields and its body's lines.
@@ -55,6 +59,9 @@ func ask(args []string) error {
 	var one func(context.Context, int) (answer, error)
 	switch call.url.Scheme {
 	case "http":
+		if call.watches {
+			return call.watch()
+		}
 		one = call.http
 	case "grpc":
 		target := "passthrough:///" + call.url.Host
@@ -77,7 +84,7 @@ func ask(args []string) error {
 }
 
 func parse(args []string) (*call, error) {
-	call := &call{method: "GET", fields: http.Header{}, count: 1}
+	call := &call{method: "GET", fields: http.Header{}, count: 1, timeout: 5 * time.Second}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -101,6 +108,13 @@ func parse(args []string) (*call, error) {
 			if call.count, err = strconv.Atoi(value); err != nil {
 				return nil, err
 			}
+		case isOption && name == "timeout":
+			var err error
+			if call.timeout, err = time.ParseDuration(value); err != nil {
+				return nil, err
+			}
+		case arg == "--watch":
+			call.watches = true
 		case call.url == nil && strings.Contains(arg, "://"):
 			var err error
 			if call.url, err = url.Parse(arg); err != nil {
@@ -129,7 +143,7 @@ func (c *call) all(one func(context.Context, int) (answer, error)) error {
 		turns <- struct{}{}
 		group.Go(func() {
 			defer func() { <-turns }()
-			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 			defer cancel()
 			results[i].answer, results[i].err = one(ctx, i)
 		})
@@ -157,14 +171,59 @@ func (c *call) all(one func(context.Context, int) (answer, error)) error {
 	return errors.Join(failed...)
 }
 
-// http asks over a connection of its own, and follows no redirect.
-func (c *call) http(ctx context.Context, _ int) (answer, error) {
+// request is one that follows no redirect. A field whose value is * has one that no other request has.
+func (c *call) request(ctx context.Context) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, c.method, c.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header = c.fields.Clone()
+	for name, values := range request.Header {
+		if values[0] == "*" {
+			request.Header[name] = []string{rand.Text()}
+		}
+	}
+	request.Host = c.host
+	return request, nil
+}
+
+// watch asks over and over, and prints each status that is another one than before, after the time at which it was seen, in milliseconds
+// since 1970.
+func (c *call) watch() error {
+	transport, last := &http.Transport{DisableCompression: true}, ""
+	for ; ; time.Sleep(pause) {
+		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+		status := c.status(ctx, transport)
+		cancel()
+		if status != last {
+			fmt.Println(time.Now().UnixMilli(), status)
+			last = status
+		}
+	}
+}
+
+func (c *call) status(ctx context.Context, transport *http.Transport) string {
+	request, err := c.request(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return err.Error()
+	}
+	return strconv.Itoa(response.StatusCode)
+}
+
+// http asks over a connection of its own.
+func (c *call) http(ctx context.Context, _ int) (answer, error) {
+	request, err := c.request(ctx)
 	if err != nil {
 		return answer{}, err
 	}
-	request.Header = c.fields.Clone()
-	request.Host = c.host
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request)

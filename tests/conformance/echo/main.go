@@ -11,8 +11,12 @@ import (
 
 const usage = `usage: echo [--port=N]... [--tls=N]... [--grpc=N]... [--tcp=N]...
               serves on these ports: HTTP/1.1 and HTTP/2 without TLS, unless --tls names the port too; gRPC; lines over TCP
-       client URL [--method=M] [-H NAME:VALUE]... [--count=N]
-              asks an http, grpc or tcp URL, N times, and prints what is answered; ends with 1 if anything was not answered`
+       client URL [--method=M] [-H NAME:VALUE]... [--count=N] [--timeout=D]
+              asks an http, grpc or tcp URL, N times, and prints what is answered; ends with 1 if anything was not answered.
+              A field of the value * has another one in each request
+       client URL --watch
+              asks an http URL for ever, and prints each change of the status with its time
+The query of an http URL tells the server what to do first (tricks.go).`
 
 func main() {
 	var err error

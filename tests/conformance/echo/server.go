@@ -82,6 +82,7 @@ type seen struct {
 	port                             int
 	host, url, method, proto, remote string
 	fields                           map[string][]string
+	attempt                          int
 }
 
 func (s seen) String() string {
@@ -96,6 +97,9 @@ func (s seen) String() string {
 	line("URL", s.url)
 	line("Method", s.method)
 	line("Proto", s.proto)
+	if s.attempt != 0 {
+		line("Attempt", s.attempt)
+	}
 	ip, _, _ := net.SplitHostPort(s.remote)
 	line("IP", ip)
 	names := make([]string, 0, len(s.fields))
@@ -114,14 +118,20 @@ func (s seen) String() string {
 }
 
 func serveHTTP(listener net.Listener, port int, secure bool) error {
+	tricks := &tricks{seen: map[string]int{}, held: map[string]chan struct{}{}}
 	server := &http.Server{
 		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: time.Minute,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			query := r.URL.Query()
+			status, attempt := tricks.begin(r, query)
 			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(status)
 			fmt.Fprint(w, seen{
 				port: port, host: r.Host, url: r.RequestURI, method: r.Method, proto: r.Proto, remote: r.RemoteAddr, fields: r.Header,
+				attempt: attempt,
 			})
+			tricks.end(w, r, query)
 		}),
 	}
 	server.Protocols.SetHTTP1(true)

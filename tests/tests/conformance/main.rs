@@ -12,6 +12,7 @@ mod case;
 mod check;
 mod install;
 mod official;
+mod policies;
 mod strict;
 
 use std::{env, process::ExitCode};
@@ -27,6 +28,7 @@ const INSTALL: Scenario = Scenario { name: "install", run: install::definitions_
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "official", run: official::every_mesh_test_passes },
     Scenario { name: "strict", run: strict::requests_and_statuses },
+    Scenario { name: "policies", run: policies::policies_govern_traffic },
 ];
 
 fn main() -> ExitCode {

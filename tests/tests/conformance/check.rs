@@ -11,7 +11,10 @@ use std::{
     env, fs, thread,
     time::{Duration, Instant},
 };
-use tests::cluster::{Cluster, namespace::Namespace};
+use tests::{
+    cluster::{Cluster, namespace::Namespace},
+    pod::ADMIN_PORT,
+};
 
 const CONTROLLER: &str = "weft.mesh/controller";
 /// From the objects to all that they bring about.
@@ -30,6 +33,8 @@ const OFF_PERCENT: f64 = 8.0;
 pub struct Check<'a> {
     pub namespace: Namespace<'a>,
     pub consumer: Namespace<'a>,
+    /// The name of the only case that is wanted.
+    one: Option<String>,
     until: Instant,
 }
 
@@ -40,7 +45,12 @@ impl<'a> Check<'a> {
         let consumer = Namespace::meshed(cluster, &format!("{name}-consumer"));
         let pods = fs::read_to_string(cluster.root().join("tests/conformance/pods.yaml"));
         namespace.apply(&pods.expect("pods.yaml"));
-        Self { namespace, consumer, until: Instant::now() }
+        Self { namespace, consumer, one: env::var("CASE").ok(), until: Instant::now() }
+    }
+
+    /// One case alone is wanted, by `CASE` in the environment.
+    pub fn is_of_one(&self) -> bool {
+        self.one.is_some()
     }
 
     /// Applies the cases of the folder that is called as the namespace, `least` at least, and panics with all that is not as they say.
@@ -48,8 +58,8 @@ impl<'a> Check<'a> {
         let Namespace { cluster, name } = &self.namespace;
         let mut cases = Case::all(&cluster.root().join("tests/conformance").join(name), name);
         assert!(cases.len() >= least, "only {} cases were found", cases.len());
-        if let Ok(one) = env::var("CASE") {
-            cases.retain(|case| case.name == one);
+        if let Some(one) = &self.one {
+            cases.retain(|case| case.name == *one);
         }
         for case in &cases {
             let mut items = vec![parent(&case.name, name)];
@@ -119,7 +129,7 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// `weft explain` names the rule and who set the settings.
+    /// `weft explain` names the rule and who set the settings, and the proxy does as it says.
     fn explained(&self, expected: &Explained) -> Result<(), String> {
         let mut command = vec!["explain", "request", "-o", "json"];
         command.extend(expected.ask.split_whitespace());
@@ -141,7 +151,48 @@ impl<'a> Check<'a> {
                 return Err(format!("{name} is {:?}, not {wanted:?}; all are {found:?}", found.get(name)));
             }
         }
-        Ok(())
+        self.agreed(&expected.ask, &verdict)
+    }
+
+    /// The asking pod's own proxy, which has carried such requests, says the same.
+    fn agreed(&self, ask: &str, verdict: &Value) -> Result<(), String> {
+        let cluster = self.namespace.cluster;
+        let target = text(&verdict["target"]);
+        let parts: Vec<&str> = target.split([' ', '.', ':']).collect();
+        let ["Service", name, namespace, port] = parts[..] else {
+            return Err(format!("{target} is no Service"));
+        };
+        let address = text(&cluster.json(&["-n", namespace, "service", name])["spec"]["clusterIP"]);
+        let (mut query, mut client) = (format!("/why?to={address}:{port}"), None);
+        let words: Vec<&str> = ask.split_whitespace().collect();
+        for pair in words.windows(2) {
+            match pair[0] {
+                "--from" => client = pair[1].split_once('/'),
+                "--path" => query += &format!("&path={}", pair[1]),
+                "--grpc" => query += &format!("&grpc={}", pair[1]),
+                "-H" => query += &format!("&header={}", pair[1]),
+                _ => {}
+            }
+        }
+        let (namespace, pod) = client.ok_or("--from names no pod")?;
+        let said = cluster.fetch(namespace, pod, ADMIN_PORT, &query)?;
+        let why: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
+        let of_backends = |verdict: &Value| {
+            let backends = verdict["backends"].as_array().cloned().unwrap_or_default();
+            backends
+                .iter()
+                .map(|one| [&one["to"], &one["weight"], &one["settings"]].map(Value::clone))
+                .collect::<Vec<_>>()
+        };
+        let same = ["asked", "target", "outcome", "rule", "by", "considered", "settings"]
+            .iter()
+            .all(|field| why[*field] == verdict[*field]);
+        match same && of_backends(&why) == of_backends(verdict) {
+            true => Ok(()),
+            false => {
+                Err(format!("the proxy of {pod} says something else: {why}\nthan weft explain: {verdict}"))
+            }
+        }
     }
 
     /// Reads the status until it is as it should be: these parents or targets, these conditions and no others, of this generation.

@@ -21,7 +21,10 @@ const WATCHERS: [(&str, &str); 3] = [("watcher-1", "node1"), ("watcher-2", "node
 
 pub fn policies_govern_traffic(cluster: &Cluster) {
     let mut check = Check::new(cluster, "policies");
-    check.cases(8);
+    check.cases(10);
+    if check.is_of_one() {
+        return;
+    }
     statuses_rest(&check.namespace);
     analyze_names_what_is_wrong(cluster);
     changes_reach_all_proxies(&check.namespace);

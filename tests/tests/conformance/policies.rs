@@ -71,6 +71,8 @@ fn analyze_names_what_is_wrong(cluster: &Cluster) {
         assert!(found["what"].as_str().is_some_and(|says| says.contains(what)), "{found}");
     }
     println!("  ok    weft analyze names what is wrong, and ends with {code}");
+    let (code, said) = cluster.weft(&["analyze", "--context", "nowhere"]);
+    assert!(code == 2 && said.contains("nowhere"), "no such cluster ends with {code}: {said}");
 }
 
 /// The rule that changes, and what is said about it at first: nothing.

@@ -101,7 +101,7 @@ impl Policy {
             .map(|(at, target)| Target {
                 at,
                 object: self.target(Kind::Service, &target.name),
-                section: target.section_name.as_deref().map(Into::into),
+                section: target.section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 //! touches: the answers to who dials a route's parents, and the statuses of what is said about the same objects.
 
 use crate::{
-    Index, Key, Kind, Policy, Route, Touched,
+    Index, Key, Kind, Policy, PolicySpec, Route, Touched,
     manifest::{GrantFrom, GrantTo, ReferenceGrantSpec},
 };
 use policy::ServiceName;
@@ -17,6 +17,8 @@ pub(crate) struct Attachments {
     pub(crate) routes: BTreeMap<Key, Route>,
     pub(crate) policies: BTreeMap<Key, Policy>,
     pub(crate) grants: BTreeMap<Key, ReferenceGrantSpec>,
+    /// What ConfigMaps hold of certificates that a policy may name, in PEM.
+    pub(crate) authorities: BTreeMap<Key, Arc<str>>,
     routes_of: BTreeMap<ServiceName, BTreeSet<Key>>,
     routes_to: BTreeMap<ServiceName, BTreeSet<Key>>,
     policies_on: BTreeMap<Key, BTreeSet<Key>>,
@@ -28,6 +30,7 @@ impl Attachments {
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::ReferenceGrant => self.grants.len(),
+            Kind::ConfigMap => self.authorities.len(),
             kind => self.counts.get(&kind).copied().unwrap_or_default(),
         }
     }
@@ -152,6 +155,10 @@ impl Index {
         for target in policy.targets() {
             self.touch_policies_on(&target.object, touched);
             match target.object.kind {
+                // How endpoints are spoken to is said with them, and to nobody else.
+                Kind::Service if policy.key.kind == Kind::BackendTlsPolicy => {
+                    touched.services.insert(service_of(&target.object));
+                }
                 Kind::Service => self.touch_backend(&service_of(&target.object), touched),
                 Kind::Namespace => self.touch_governed(&target.object.name, touched),
                 _ => {
@@ -159,6 +166,19 @@ impl Index {
                         self.touch_route(route, touched);
                     }
                 }
+            }
+        }
+    }
+
+    /// The policies that name it, and the endpoints for which they hold.
+    pub(crate) fn touch_authorities(&self, key: &Key, touched: &mut Touched) {
+        let first = Key::new(Kind::BackendTlsPolicy, &key.namespace, "");
+        let policies = self.attachments.policies.range(first.clone()..);
+        let here = |of: &Key| of.kind == first.kind && of.namespace == first.namespace;
+        for (_, policy) in policies.take_while(|(of, _)| here(of)) {
+            let PolicySpec::BackendTls(spec) = &policy.spec else { continue };
+            if spec.validation.ca_certificate_refs.iter().any(|one| *one.name == *key.name) {
+                self.touch_policy(policy, touched);
             }
         }
     }

@@ -64,7 +64,8 @@ impl Index {
             | Body::ServiceAccount(_)
             | Body::Service(_)
             | Body::EndpointSlice(_)
-            | Body::Pod(_) => self.apply_built_in(key, object.body(), &mut notes),
+            | Body::Pod(_)
+            | Body::ConfigMap(_) => self.apply_built_in(key, object.body(), &mut notes),
             body => self.apply_attached(key, body, &mut notes),
         };
         match notes.problems.is_empty() {
@@ -169,6 +170,11 @@ impl Index {
         }
     }
 
+    /// The certificates of authorities (RFC 7468) in a ConfigMap, under its key `ca.crt`.
+    pub fn authorities(&self, namespace: &str, name: &str) -> Option<&Arc<str>> {
+        self.attachments.authorities.get(&Key::new(Kind::ConfigMap, namespace, name))
+    }
+
     /// Whose answers depend on a Service.
     pub fn around(&self, service: &ServiceName) -> Touched {
         let mut touched = Touched::default();
@@ -218,6 +224,14 @@ impl Index {
                 let slice = Slice::read(key, manifest, notes);
                 if self.slices.get(key) != Some(&slice) {
                     touched = self.exchange(key, |index| index.insert_slice(key, slice));
+                }
+            }
+            Body::ConfigMap(manifest) => {
+                let now = manifest.authorities();
+                if self.attachments.authorities.get(key).map(|held| &**held) != now {
+                    touched = self.exchange(key, |index| {
+                        index.attachments.authorities.extend(now.map(|pem| (key.clone(), pem.into())));
+                    });
                 }
             }
             _ => {}
@@ -313,6 +327,7 @@ impl Index {
                     pods.for_each(|pod| touch_workload(pod, touched));
                 }
             }
+            Kind::ConfigMap => self.touch_authorities(key, touched),
             Kind::ReferenceGrant => self.touch_grant(key, touched),
             kind if kind.is_route() => {
                 touched.routes.insert(key.clone());
@@ -433,6 +448,7 @@ impl Index {
                     unlink(&mut self.slices_of, service, key);
                 }
             }
+            Kind::ConfigMap => drop(self.attachments.authorities.remove(key)),
             Kind::ReferenceGrant => drop(self.attachments.grants.remove(key)),
             kind if kind.is_route() => self.remove_route(key),
             _ => self.remove_policy(key),

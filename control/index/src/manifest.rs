@@ -57,6 +57,22 @@ pub struct ServiceAccount {
     pub metadata: ObjectMeta,
 }
 
+/// Only the certificates of authorities in it matter.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ConfigMap {
+    pub metadata: ObjectMeta,
+    pub data: Option<ConfigMapData>,
+}
+
+/// What is under any other key is skipped unread.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapData {
+    #[serde(rename = "ca.crt")]
+    pub authorities: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Service {
@@ -215,6 +231,13 @@ impl ObjectMeta {
 
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+}
+
+impl ConfigMap {
+    /// Certificates in PEM (RFC 7468), as far as anybody has looked.
+    pub(crate) fn authorities(&self) -> Option<&str> {
+        self.data.as_ref()?.authorities.as_deref()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The objects that the index takes, and their keys. An `Object` is one whose names Kubernetes would accept.
 
 use crate::manifest::{
-    BackendTlsPolicySpec, EndpointSlice, GrpcRouteSpec, HttpRouteSpec, Namespace, Node, ObjectMeta, Pod,
-    Policy, ReferenceGrant, Route, Service, ServiceAccount, TcpRouteSpec, TlsRouteSpec,
+    BackendTlsPolicySpec, ConfigMap, EndpointSlice, GrpcRouteSpec, HttpRouteSpec, Namespace, Node,
+    ObjectMeta, Pod, Policy, ReferenceGrant, Route, Service, ServiceAccount, TcpRouteSpec, TlsRouteSpec,
     XBackendTrafficPolicySpec,
 };
 use api::{BackendPolicySpec, TrafficPolicySpec};
@@ -19,6 +19,7 @@ pub enum Kind {
     Service,
     EndpointSlice,
     Pod,
+    ConfigMap,
     // Routes, in the order of their precedence.
     GrpcRoute,
     HttpRoute,
@@ -47,6 +48,7 @@ pub enum Body {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
+    ConfigMap(Box<ConfigMap>),
     GrpcRoute(Box<Route<GrpcRouteSpec>>),
     HttpRoute(Box<Route<HttpRouteSpec>>),
     TlsRoute(Box<Route<TlsRouteSpec>>),
@@ -82,13 +84,14 @@ pub struct InvalidObject {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::ConfigMap,
         Self::GrpcRoute,
         Self::HttpRoute,
         Self::TlsRoute,
@@ -116,6 +119,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
+            Self::ConfigMap => "ConfigMap",
             Self::GrpcRoute => "GRPCRoute",
             Self::HttpRoute => "HTTPRoute",
             Self::TlsRoute => "TLSRoute",
@@ -137,6 +141,7 @@ impl Kind {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
             Self::Pod => "pods",
+            Self::ConfigMap => "configmaps",
             Self::GrpcRoute => "grpcroutes",
             Self::HttpRoute => "httproutes",
             Self::TlsRoute => "tlsroutes",
@@ -152,7 +157,12 @@ impl Kind {
     /// Empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::ServiceAccount | Self::Service | Self::Pod => "",
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::Service
+            | Self::Pod
+            | Self::ConfigMap => "",
             Self::EndpointSlice => "discovery.k8s.io",
             Self::GrpcRoute
             | Self::HttpRoute
@@ -173,7 +183,8 @@ impl Kind {
             | Self::ServiceAccount
             | Self::Service
             | Self::EndpointSlice
-            | Self::Pod => &["v1"],
+            | Self::Pod
+            | Self::ConfigMap => &["v1"],
             Self::GrpcRoute => &["v1"],
             Self::HttpRoute | Self::ReferenceGrant => &["v1", "v1beta1"],
             Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
@@ -214,6 +225,7 @@ impl Kind {
             Self::Service => Body::Service(Box::deserialize(from)?),
             Self::EndpointSlice => Body::EndpointSlice(Box::deserialize(from)?),
             Self::Pod => Body::Pod(Box::deserialize(from)?),
+            Self::ConfigMap => Body::ConfigMap(Box::deserialize(from)?),
             Self::GrpcRoute => Body::GrpcRoute(Box::deserialize(from)?),
             Self::HttpRoute => Body::HttpRoute(Box::deserialize(from)?),
             Self::TlsRoute => Body::TlsRoute(Box::deserialize(from)?),
@@ -238,6 +250,7 @@ impl Object {
             Body::Service(object) => (Kind::Service, &object.metadata),
             Body::EndpointSlice(object) => (Kind::EndpointSlice, &object.metadata),
             Body::Pod(object) => (Kind::Pod, &object.metadata),
+            Body::ConfigMap(object) => (Kind::ConfigMap, &object.metadata),
             Body::GrpcRoute(object) => (Kind::GrpcRoute, &object.metadata),
             Body::HttpRoute(object) => (Kind::HttpRoute, &object.metadata),
             Body::TlsRoute(object) => (Kind::TlsRoute, &object.metadata),
@@ -258,6 +271,14 @@ impl Object {
 
     pub fn body(&self) -> &Body {
         &self.body
+    }
+
+    /// It says something that the index holds. Most ConfigMaps do not: those without certificates of authorities.
+    pub fn is_of_use(&self) -> bool {
+        match &self.body {
+            Body::ConfigMap(object) => object.authorities().is_some(),
+            _ => true,
+        }
     }
 }
 

@@ -149,6 +149,75 @@ fn a_change_touches_who_dials_the_parents_and_what_is_said_beside_it() {
     }
 }
 
+fn tls_policy(name: &str, target: &str, config_map: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec:\n  targetRefs: [{{group: '', kind: Service, name: {target}}}]\n  \
+         validation: {{hostname: a.example, caCertificateRefs: [{{group: '', kind: ConfigMap, name: {config_map}}}]}}\n"
+    )
+}
+
+fn config_map(name: &str, namespace: &str, data: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata: {data}\n"
+    )
+}
+
+#[test]
+fn what_is_said_with_endpoints_touches_endpoints_alone() {
+    let policies = [tls_policy("p", "cart", "ca"), tls_policy("q", "other", "another")];
+    let before =
+        [mesh(), policies.join("\n---\n"), config_map("ca", "shop", "{ca.crt: one}")].join("\n---\n");
+    let going =
+        |key: Key| -> Box<dyn Fn(&mut Index) -> Touched> { Box::new(move |index| index.delete(&key)) };
+    let coming =
+        |yaml: String| -> Box<dyn Fn(&mut Index) -> Touched> { Box::new(move |index| apply(index, &yaml)) };
+    let cases = [
+        ("all the same again", coming(before.clone()), "", ""),
+        ("a policy comes", coming(tls_policy("r", "cart", "ca")), "cart.shop", "p r"),
+        ("a policy moves", coming(tls_policy("p", "other", "ca")), "cart.shop other.shop", "p q"),
+        ("a policy goes", going(key(Kind::BackendTlsPolicy, "p")), "cart.shop", "p"),
+        ("its certificates change", coming(config_map("ca", "shop", "{ca.crt: two}")), "cart.shop", "p"),
+        ("its certificates go", coming(config_map("ca", "shop", "{other: two}")), "cart.shop", "p"),
+        ("there is no data", coming(config_map("ca", "shop", "null")), "cart.shop", "p"),
+        ("its ConfigMap goes", going(key(Kind::ConfigMap, "ca")), "cart.shop", "p"),
+        ("its ConfigMap comes", coming(config_map("another", "shop", "{ca.crt: one}")), "other.shop", "q"),
+        ("another's ConfigMap", coming(config_map("ca", "stock", "{ca.crt: two}")), "", ""),
+        ("nobody's ConfigMap", coming(config_map("cb", "shop", "{ca.crt: two}")), "", ""),
+    ];
+    for (case, change, services, policies) in cases {
+        let touched = change(&mut index(&before));
+        let touched_services: Vec<_> = touched.services.iter().map(ToString::to_string).collect();
+        let touched_policies: Vec<_> = touched.policies.iter().map(|key| &*key.name).collect();
+        assert_eq!(touched_services.join(" "), services, "{case}");
+        assert_eq!(touched_policies.join(" "), policies, "{case}");
+        let others = Touched { services: [].into(), policies: [].into(), ..touched };
+        assert!(others.is_empty(), "{case}: {others:?}");
+    }
+}
+
+#[test]
+fn of_config_maps_certificates_are_held_and_nothing_else() {
+    let maps = [
+        config_map("ca", "shop", "{ca.crt: one, tls.key: secret}"),
+        config_map("ca", "stock", "{ca.crt: two}"),
+        config_map("settings", "shop", "{colour: blue}"),
+    ];
+    let mut index = index(&maps.join("\n---\n"));
+    let held = |index: &Index, namespace: &str, name: &str| {
+        index.authorities(namespace, name).map(ToString::to_string)
+    };
+    assert_eq!(held(&index, "shop", "ca").as_deref(), Some("one"));
+    assert_eq!(held(&index, "stock", "ca").as_deref(), Some("two"));
+    assert_eq!(held(&index, "shop", "settings"), None);
+    assert_eq!(index.count(Kind::ConfigMap), 2);
+    apply(&mut index, &config_map("ca", "shop", "{colour: blue}"));
+    assert_eq!((held(&index, "shop", "ca"), index.count(Kind::ConfigMap)), (None, 1));
+    let of_use =
+        yaml::objects(&maps.join("\n---\n")).iter().map(control_index::Object::is_of_use).collect::<Vec<_>>();
+    assert_eq!(of_use, [true, true, false]);
+}
+
 #[test]
 fn what_we_said_about_an_object_touches_nobody_who_dials() {
     let mut index = index(&mesh());
@@ -276,6 +345,8 @@ fn every_kind_is_known_by_its_versions() {
         ("gateway.networking.k8s.io/v1", "Service", None),
         ("apps/v1", "Service", None),
         ("v1", "Service", Some(Kind::Service)),
+        ("v1", "ConfigMap", Some(Kind::ConfigMap)),
+        ("gateway.networking.k8s.io/v1", "BackendTLSPolicy", Some(Kind::BackendTlsPolicy)),
     ] {
         assert_eq!(Kind::named(api_version, kind), expected, "{api_version} {kind}");
     }

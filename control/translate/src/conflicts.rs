@@ -30,7 +30,7 @@ fn fields(policy: &Policy) -> BTreeSet<&'static str> {
         PolicySpec::Traffic(spec) => traffic(spec),
         PolicySpec::Backend(spec) => backend(spec),
         PolicySpec::XBackendTraffic(spec) => x_backend_traffic(spec),
-        PolicySpec::BackendTls(_) => BTreeSet::new(),
+        PolicySpec::BackendTls(_) => ["validation"].into(),
     }
 }
 

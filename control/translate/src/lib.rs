@@ -4,6 +4,7 @@
 //! proxy asked for. What is wrong with an object is said by `problems`, object by object, whether or not somebody
 //! asked for it. Here is no stream, no version and no clock: `control-serve` decides when to ask again.
 
+mod backend_tls;
 mod backends;
 mod conflicts;
 mod detected;
@@ -20,6 +21,7 @@ mod time;
 mod unmeshed;
 mod verdicts;
 
+pub use backend_tls::remarks;
 pub use control_index::Problem;
 pub use detected::Detected;
 pub use problems::problems;
@@ -29,9 +31,10 @@ pub use verdicts::status;
 
 use control_index::{Found, Index, Pod};
 use policy::{
-    Endpoint, Inbound, Outbound, Protocol, ServicePort, SpiffeId, Target, TrustDomain, WorkloadName,
+    BackendTls, Endpoint, Inbound, Outbound, Protocol, ServicePort, SpiffeId, Target, TrustDomain,
+    WorkloadName,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// All that policies are made from.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ impl Mesh<'_> {
             Found::Service(backend) => self.to_service(backend, namespace),
             Found::Workload(pod) => {
                 let protocol = self.accepted(pod, destination.port()).protocol;
-                Outbound::new(Target::Workload(self.endpoint(destination, Some(pod))), protocol)
+                Outbound::new(Target::Workload(self.endpoint(destination, Some(pod), None)), protocol)
             }
             Found::None => Outbound::external(),
         }
@@ -79,8 +82,9 @@ impl Mesh<'_> {
     /// The endpoints of a backend for a caller in `zone`, by address, of both families. Those of an unknown backend
     /// are none.
     pub fn endpoints(&self, backend: &ServicePort, zone: Option<&str>) -> Vec<Endpoint> {
+        let tls = backend_tls::of_port(self.index, backend).map(Arc::new);
         let backings = self.index.endpoints(backend, zone);
-        backings.into_iter().map(|one| self.endpoint(one.address, one.pod)).collect()
+        backings.into_iter().map(|one| self.endpoint(one.address, one.pod, tls.as_ref())).collect()
     }
 
     /// What a workload accepts on one of its ports. Of an unknown workload nothing is known.
@@ -121,9 +125,11 @@ impl Mesh<'_> {
         }
     }
 
-    fn endpoint(&self, address: SocketAddr, pod: Option<&Pod>) -> Endpoint {
+    /// Between proxies the mesh's mTLS holds, whatever `tls` asks for.
+    fn endpoint(&self, address: SocketAddr, pod: Option<&Pod>, tls: Option<&Arc<BackendTls>>) -> Endpoint {
         let identity = pod.filter(|pod| pod.meshed).and_then(|pod| self.identity(pod));
-        Endpoint { address, identity, workload: pod.map(|pod| pod.name.clone()), tls: None }
+        let tls = tls.filter(|_| identity.is_none()).cloned();
+        Endpoint { address, identity, workload: pod.map(|pod| pod.name.clone()), tls }
     }
 
     fn identity(&self, pod: &Pod) -> Option<SpiffeId> {

@@ -1,9 +1,9 @@
 //! What is wrong with an object beside others: what was misread in it, and what in it leads nowhere.
 
-use crate::{policies, rules, verdicts};
+use crate::{backend_tls, policies, rules, verdicts};
 use control_index::{Index, Key, Kind, Policy, Port, Problem, Route, Service, State, TargetPort};
 use policy::{Protocol, ServiceName};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The problems of one object as things stand now. They change with the object, and with each change that touches
 /// the Service, the route or the policy that it is.
@@ -44,9 +44,6 @@ fn of_route(index: &Index, route: &Route) -> Vec<(String, String)> {
 }
 
 fn of_policy(index: &Index, policy: &Policy) -> Vec<(String, String)> {
-    if policy.key.kind == Kind::BackendTlsPolicy {
-        return Vec::new();
-    }
     let breaches = policies::breaches(policy);
     if !breaches.is_empty() {
         let left_out = |(field, what)| (field, format!("{what}; the policy is left out"));
@@ -54,8 +51,15 @@ fn of_policy(index: &Index, policy: &Policy) -> Vec<(String, String)> {
     }
     let targets = policy.targets();
     let refusals = targets.iter().filter_map(|target| verdicts::governs(index, policy, target).err());
-    // Of what its schema forbids, the index tells.
-    refusals.filter(|one| !one.field.is_empty()).map(|one| (one.field, one.what)).collect()
+    let read = targets.first().and_then(|_| backend_tls::read(index, policy));
+    let read = read.into_iter().flat_map(|said| said.refused.into_iter().chain(said.unresolved));
+    // Of what its schema forbids, the index tells; that no authority is left, the references do.
+    let found = refusals.chain(read).filter(|one| !one.field.is_empty());
+    let mut found: Vec<(String, String)> = found.map(|one| (one.field, one.what)).collect();
+    // What is wrong in the policy is so at each of its targets.
+    let mut told = BTreeSet::new();
+    found.retain(|one| told.insert(one.clone()));
+    found
 }
 
 fn addresses(index: &Index, service: &Service) -> impl Iterator<Item = (String, String)> {

@@ -2,7 +2,7 @@
 //! GEP-713) and the problems are made from the same verdicts.
 
 use crate::{
-    Condition, Entry, Status,
+    Condition, Entry, Status, backend_tls,
     backends::{self, carries, declared},
     conflicts,
     findings::{ConditionReason, Effect, Finding},
@@ -35,7 +35,7 @@ pub fn status(index: &Index, key: &Key) -> Option<Status> {
         let entries = parents(route).map(|parent| at_parent(index, route, &rules, &parent)).collect();
         return Some(Status { entries });
     }
-    let policy = index.policy(key).filter(|_| key.kind != Kind::BackendTlsPolicy)?;
+    let policy = index.policy(key)?;
     let entries = policy.targets().iter().map(|target| at_target(index, policy, target)).collect();
     Some(Status { entries })
 }
@@ -161,6 +161,12 @@ pub(crate) fn governs(index: &Index, policy: &Policy, target: &Target) -> Result
     }
     match conflicts::find(index, policy, target) {
         Some(what) => Err(Refusal { reason: ConditionReason::Conflicted, field, what }),
+        None if policy.key.kind == Kind::BackendTlsPolicy => {
+            match backend_tls::read(index, policy).and_then(|said| said.refused) {
+                Some(refusal) => Err(refusal),
+                None => Ok(format!("it holds for the endpoints of {} that have no proxy", named(target))),
+            }
+        }
         None => Ok(format!("it holds for {}", named(target))),
     }
 }
@@ -241,11 +247,26 @@ fn at_target(index: &Index, policy: &Policy, target: &Target) -> Entry {
     };
     let verdict = governs(index, policy, target);
     let mut conditions = vec![condition("Accepted", verdict.clone(), ConditionReason::Accepted)];
-    if verdict.is_ok() {
+    if let Some(said) = backend_tls::read(index, policy) {
+        conditions.push(references(&said.unresolved));
+    } else if verdict.is_ok() {
         let told = Ok("proxies are told when they ask".into());
         conditions.push(condition("Programmed", told, ConditionReason::Programmed));
     }
     Entry { about, conditions }
+}
+
+/// Those of a policy to certificates.
+fn references(unresolved: &[Refusal]) -> Condition {
+    let verdict = match unresolved.first() {
+        Some(first) => {
+            let each = unresolved.iter().map(|one| format!("{}: {}", one.field, one.what));
+            let what = each.collect::<Vec<_>>().join("; ");
+            Err(Refusal { reason: first.reason, field: String::new(), what })
+        }
+        None => Ok("all references lead to certificates".into()),
+    };
+    condition("ResolvedRefs", verdict, ConditionReason::ResolvedRefs)
 }
 
 fn condition(type_: &'static str, verdict: Result<String, Refusal>, good: ConditionReason) -> Condition {

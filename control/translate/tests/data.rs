@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "UPDATE is read from the environment, and only by the test")]
 
 use control_index::{Index, Key, Kind, Object};
-use control_translate::{Detected, Mesh, problems, status, unmeshed};
+use control_translate::{Detected, Mesh, problems, remarks, status, unmeshed};
 use policy::{Protocol, ServicePort, TrustDomain, WorkloadName};
 use printed::endpoint;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ struct Answers {
     endpoints: BTreeMap<String, Vec<String>>,
     inbound: BTreeMap<String, String>,
     problems: Vec<String>,
+    /// What is as it should be and worth knowing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
     /// What is said of routes and policies.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     statuses: BTreeMap<String, Vec<String>>,
@@ -124,6 +127,7 @@ fn answer(case: &str, backwards: bool) -> String {
             format!("{} {service}", inbound.protocol)
         }),
         problems: found.map(|problem| problem.to_string()).collect(),
+        remarks: keys.iter().flat_map(|key| remarks(&index, key)).map(|one| one.to_string()).collect(),
         statuses: keys.iter().filter_map(|key| said(&index, key)).collect(),
         unmeshed: keys
             .iter()

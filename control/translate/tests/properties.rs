@@ -3,7 +3,7 @@
 
 use control_index::{Index, Key, Kind, Object, Touched};
 use control_translate::{Detected, Mesh, Status, problems, status};
-use policy::{Outbound, TrustDomain};
+use policy::{Endpoint, Outbound, ServiceName, ServicePort, TrustDomain};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use proxy_wire::v1;
 use serde_json::{Value, json};
@@ -38,9 +38,17 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         3 => traffic_policy(),
         3 => backend_policy(),
         1 => x_policy(),
+        1 => tls_policy(),
+        1 => config_map(),
+        1 => pod(),
     ];
-    let change = (object, prop::bool::weighted(0.2)).prop_map(|(value, goes)| Change { value, goes });
-    vec(change, 1..24)
+    // These say little beside all others, and more among themselves.
+    let behind = prop_oneof![2 => service(), 3 => tls_policy(), 3 => config_map(), 3 => pod()];
+    prop_oneof![2 => vec(change(object.boxed()), 1..24), 1 => vec(change(behind.boxed()), 8..40)]
+}
+
+fn change(object: BoxedStrategy<Value>) -> impl Strategy<Value = Change> {
+    (object, prop::bool::weighted(0.2)).prop_map(|(value, goes)| Change { value, goes })
 }
 
 fn metadata(namespace: &str, name: &str, created: u8) -> Value {
@@ -68,9 +76,43 @@ fn service() -> impl Strategy<Value = Value> {
             }
             let ip = if headless && both { "None" } else { ip };
             json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(namespace, name, 0),
-                "spec": {"clusterIP": ip, "ports": ports}})
+                "spec": {"clusterIP": ip, "ports": ports, "selector": {"app": name}}})
         },
     )
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    (select(SERVICES.to_vec()), any::<bool>(), 1..3u8).prop_map(|((namespace, name, ip), meshed, number)| {
+        let mut metadata = metadata(namespace, &format!("{name}-{number}"), 0);
+        metadata["labels"] = json!({"app": name, "weft.mesh/injected": meshed.to_string()});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []},
+            "status": {"podIP": ip.replacen("10.0", &format!("10.{number}"), 1)}})
+    })
+}
+
+fn tls_policy() -> impl Strategy<Value = Value> {
+    let section = select(vec![json!(null), json!("http"), json!("admin")]);
+    let names = vec(select(vec!["a", "b"]), 0..3);
+    let hostname = select(vec!["a.example", "a.example", "not a name"]);
+    (place(), section, names, hostname, option::weighted(0.3, select(vec!["System", "Ours"]))).prop_map(
+        |((namespace, name, created), section, names, hostname, known)| {
+            let refs: Vec<Value> =
+                names.iter().map(|name| json!({"group": "", "kind": "ConfigMap", "name": name})).collect();
+            json!({"apiVersion": GATEWAY, "kind": "BackendTLSPolicy", "metadata": metadata(namespace, name, created),
+                "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "a", "sectionName": section}],
+                    "validation": {"hostname": hostname, "caCertificateRefs": refs, "wellKnownCACertificates": known,
+                        "subjectAltNames": [{"type": "Hostname", "hostname": "*.a.example"}]}}})
+        },
+    )
+}
+
+fn config_map() -> impl Strategy<Value = Value> {
+    // An empty SEQUENCE, and one of one octet.
+    let pem = |base64: &str| format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    let texts = vec![json!(null), json!("words"), json!(pem("MAA=")), json!(pem("MAEA"))];
+    (place(), select(texts)).prop_map(|((namespace, name, _), text)| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(namespace, name, 0), "data": {"ca.crt": text}})
+    })
 }
 
 fn route(kind: &'static str, rule: BoxedStrategy<Value>) -> impl Strategy<Value = Value> {
@@ -247,6 +289,7 @@ fn object(value: &Value) -> Object {
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     outbound: BTreeMap<(SocketAddr, &'static str), Outbound>,
+    endpoints: BTreeMap<ServicePort, Vec<Endpoint>>,
     said: BTreeMap<Key, (Option<Status>, Vec<String>)>,
 }
 
@@ -261,11 +304,15 @@ fn see(index: &Index, keys: &BTreeSet<Key>) -> Seen {
             outbound.extend(NAMESPACES.map(|from| ((address, from), mesh.outbound(address, from))));
         }
     }
+    let ports = SERVICES
+        .iter()
+        .flat_map(|(namespace, name, _)| [80, 81].map(|port| ServiceName::new(namespace, name).port(port)));
+    let endpoints = ports.map(|port| (port.clone(), mesh.endpoints(&port, None))).collect();
     let said = |key: &Key| {
         let problems = problems(index, key).iter().map(ToString::to_string).collect();
         (key.clone(), (status(index, key), problems))
     };
-    Seen { outbound, said: keys.iter().map(said).collect() }
+    Seen { outbound, endpoints, said: keys.iter().map(said).collect() }
 }
 
 /// Is what is said about an object to be judged anew?
@@ -294,6 +341,10 @@ proptest! {
                 let same = before.outbound[question] == *answer;
                 prop_assert!(same || touched.addresses.contains(&ip), "{key} changes {question:?} silently");
             }
+            for (port, answer) in &after.endpoints {
+                let same = before.endpoints[port] == *answer;
+                prop_assert!(same || touched.services.contains(&port.service), "{key} changes who is behind {port} silently");
+            }
             for (other, said) in &after.said {
                 let same = before.said[other] == *said || *other == key;
                 prop_assert!(same || is_touched(&touched, other), "{key} changes what is said of {other} silently");
@@ -309,7 +360,13 @@ proptest! {
     fn no_object_makes_an_answer_that_a_proxy_refuses(changes in changes()) {
         let mut index = Index::default();
         changes.iter().for_each(|one| drop(index.apply(&object(&one.value))));
-        for (question, answer) in see(&index, &BTreeSet::new()).outbound {
+        let seen = see(&index, &BTreeSet::new());
+        for (port, answer) in seen.endpoints {
+            let read = Vec::<Endpoint>::try_from(&v1::EndpointSet::from(answer.as_slice()));
+            let read = read.map_err(|error| TestCaseError::fail(format!("{port}: {error}")))?;
+            prop_assert_eq!(read, answer);
+        }
+        for (question, answer) in seen.outbound {
             let read = Outbound::try_from(&v1::OutboundPolicy::from(&answer));
             let read = read.map_err(|error| TestCaseError::fail(format!("{question:?}: {error}")))?;
             prop_assert_eq!(read, answer);

@@ -3,7 +3,8 @@
 use control_index::manifest::ParentRef;
 use control_translate::{Condition, Entry};
 use policy::{
-    BackendSettings, Endpoint, Outbound, Routes, Rule, RuleTable, Set, Settings, Target,
+    BackendSettings, BackendTls, Endpoint, Outbound, Routes, Rule, RuleTable, Set, Settings, Target,
+    backend_tls::{Authorities, SubjectAltName},
     settings::{Abort, SessionKind},
 };
 use std::fmt::{Debug, Display};
@@ -39,7 +40,24 @@ pub fn outbound(policy: &Outbound) -> Vec<String> {
 pub fn endpoint(endpoint: &Endpoint) -> String {
     let workload = endpoint.workload.as_ref().map_or("unknown".into(), ToString::to_string);
     let identity = endpoint.identity.as_ref().map_or("unmeshed".into(), ToString::to_string);
-    format!("{} {workload} {identity}", endpoint.address)
+    let tls = endpoint.tls.as_deref().map(|tls| format!(" {}", backend_tls(tls))).unwrap_or_default();
+    format!("{} {workload} {identity}{tls}", endpoint.address)
+}
+
+/// Whom to expect, by how many authorities, and who says so.
+fn backend_tls(tls: &BackendTls) -> String {
+    let names = tls.alt_names.iter().map(|name| match name {
+        SubjectAltName::Hostname(name) => format!(" or {name}"),
+        SubjectAltName::Uri(uri) => format!(" or URI {uri}"),
+    });
+    let by = match &tls.authorities {
+        Authorities::WellKnown => "well-known authorities".to_owned(),
+        Authorities::Given(given) => {
+            let lengths: Vec<String> = given.iter().map(|der| der.len().to_string()).collect();
+            format!("authorities of [{}] bytes", lengths.join(", "))
+        }
+    };
+    format!("TLS to {}{} by {by} ({})", tls.hostname, names.collect::<String>(), tls.by)
 }
 
 /// What is said of a route at a parent, or of a policy at a target: a line a condition.

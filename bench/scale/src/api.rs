@@ -159,6 +159,7 @@ fn resource(path: &str) -> Option<Resource> {
         "/api/v1/serviceaccounts" => Resource::ServiceAccounts,
         "/api/v1/services" => Resource::Services,
         "/api/v1/pods" => Resource::Pods,
+        "/api/v1/configmaps" => Resource::ConfigMaps,
         "/apis/discovery.k8s.io/v1/endpointslices" => Resource::EndpointSlices,
         _ => return None,
     })
@@ -171,6 +172,7 @@ fn kind(resource: Option<Resource>) -> (&'static str, &'static str) {
         Some(Resource::ServiceAccounts) => ("v1", "ServiceAccount"),
         Some(Resource::Services) => ("v1", "Service"),
         Some(Resource::Pods) => ("v1", "Pod"),
+        Some(Resource::ConfigMaps) => ("v1", "ConfigMap"),
         Some(Resource::EndpointSlices) => ("discovery.k8s.io/v1", "EndpointSlice"),
         None => ("v1", "Object"),
     }

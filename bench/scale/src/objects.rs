@@ -14,6 +14,7 @@ static SERVICE_ACCOUNT: LazyLock<String> =
 static SERVICE: LazyLock<String> = LazyLock::new(|| compact(include_str!("objects/service.json")));
 static SLICE: LazyLock<String> = LazyLock::new(|| compact(include_str!("objects/endpointslice.json")));
 static ENDPOINT: LazyLock<String> = LazyLock::new(|| compact(include_str!("objects/endpoint.json")));
+static CONFIG_MAP: LazyLock<String> = LazyLock::new(|| compact(include_str!("objects/configmap.json")));
 static POD: LazyLock<String> = LazyLock::new(|| compact(include_str!("objects/pod.json")));
 
 pub fn namespace(name: &str) -> String {
@@ -29,6 +30,11 @@ pub fn node(number: usize) -> String {
 pub fn service_account(of: &Service) -> String {
     let uid = uid("account", &of.name);
     fill(&SERVICE_ACCOUNT, &[("@name@", &of.name), ("@namespace@", &of.namespace), ("@uid@", &uid)])
+}
+
+/// The one that Kubernetes puts into each Namespace.
+pub fn config_map(namespace: &str) -> String {
+    fill(&CONFIG_MAP, &[("@namespace@", namespace), ("@uid@", &uid("configmap", namespace))])
 }
 
 pub fn service(service: &Service) -> String {

@@ -24,6 +24,7 @@ pub enum Resource {
     Services,
     EndpointSlices,
     Pods,
+    ConfigMaps,
 }
 
 /// All that is held, for whoever serves it and whoever changes it.
@@ -194,6 +195,7 @@ impl Mesh {
             Resource::Services => some(self.services.iter(), skip, limit, objects::service),
             Resource::EndpointSlices => some(self.services.iter(), skip, limit, objects::endpoint_slice),
             Resource::Pods => some(self.pods(), skip, limit, |(service, pod)| objects::pod(service, pod)),
+            Resource::ConfigMaps => some(self.namespaces(), skip, limit, |name| objects::config_map(name)),
         }
     }
 }

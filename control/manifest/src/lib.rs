@@ -13,7 +13,7 @@ pub struct Parsed {
     /// Objects, each with the line of its beginning.
     pub objects: Vec<(u64, Object)>,
     pub faults: Vec<Fault>,
-    /// Objects of kinds that are not taken (Deployments, Routes, …).
+    /// Objects of kinds that are not taken (Deployments, Jobs, …), and those that say nothing that is.
     pub skipped: usize,
 }
 
@@ -42,6 +42,15 @@ struct Head {
 struct List {
     #[serde(default)]
     items: Vec<Spanned<Value>>,
+}
+
+impl Parsed {
+    fn take(&mut self, line: u64, object: Object) {
+        match object.is_of_use() {
+            true => self.objects.push((line, object)),
+            false => self.skipped += 1,
+        }
+    }
 }
 
 /// Reads the documents of a file: of YAML many, divided by `---`; of JSON one after the other.
@@ -73,7 +82,7 @@ fn read(line: u64, document: &str, parsed: &mut Parsed) -> Result<(), Fault> {
             let object = serde_saphyr::with_deserializer_from_str_with_options(document, plain(), |from| {
                 located(&mut field, |track| kind.read(serde_path_to_error::Deserializer::new(from, track)))
             });
-            parsed.objects.push((line, object.map_err(|error| fault(line, &field, &error))?));
+            parsed.take(line, object.map_err(|error| fault(line, &field, &error))?);
         }
     }
     Ok(())
@@ -98,7 +107,7 @@ fn read_list(line: u64, document: &str, parsed: &mut Parsed) -> Result<(), Fault
                     kind.read(serde_path_to_error::Deserializer::new(item.value, track))
                 });
                 match object {
-                    Ok(object) => parsed.objects.push((line, object)),
+                    Ok(object) => parsed.take(line, object),
                     Err(error) => {
                         parsed.faults.push(Fault { line, field: within(&field), what: error.to_string() })
                     }

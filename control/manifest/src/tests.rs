@@ -14,6 +14,8 @@ fn print(path: &str, text: &str) -> Vec<String> {
 fn documents_are_read_one_by_one() {
     let text = "# a file\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n\n---\napiVersion: apps/v1\nkind: Deployment\n--- # c\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop2}\n...\n";
     assert_eq!(print("a.yaml", text), ["3 Namespace shop", "12 Namespace shop2", "1 skipped"]);
+    let maps = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a.yaml: b}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {ca.crt: c}\n";
+    assert_eq!(print("a.yaml", maps), ["6 ConfigMap default/b", "1 skipped"]);
     assert_eq!(print("a.yaml", ""), [""; 0]);
     assert_eq!(print("a.yaml", "# nothing\n---\n"), [""; 0]);
     assert_eq!(

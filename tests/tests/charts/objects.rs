@@ -13,10 +13,11 @@ const NAMELESS: &[(&str, &str)] = &[
     ("nodes", "patch"),
 ];
 
-/// What is only read, and read of the whole cluster. No Secret, no ConfigMap.
+/// What is only read, and read of the whole cluster. No Secret.
 const READ: &[&str] = &[
     "backendpolicies",
     "backendtlspolicies",
+    "configmaps",
     "endpointslices",
     "grpcroutes",
     "httproutes",
@@ -36,6 +37,7 @@ const READ: &[&str] = &[
 /// Parts of objects that are read and written, of the whole cluster: what is said about routes and policies.
 const STATUSES: &[&str] = &[
     "backendpolicies/status",
+    "backendtlspolicies/status",
     "grpcroutes/status",
     "httproutes/status",
     "tcproutes/status",

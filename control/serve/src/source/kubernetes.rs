@@ -4,11 +4,11 @@
 //!
 //! | resource | where | verbs | for |
 //! |---|---|---|---|
-//! | namespaces, nodes, pods, services, serviceaccounts; endpointslices.discovery.k8s.io | cluster | list, watch | this source |
+//! | configmaps, namespaces, nodes, pods, services, serviceaccounts; endpointslices.discovery.k8s.io | cluster | list, watch | this source |
 //! | grpcroutes, httproutes, tlsroutes, tcproutes, referencegrants, backendtlspolicies of gateway.networking.k8s.io | cluster | list, watch | this source |
 //! | xbackendtrafficpolicies.gateway.networking.x-k8s.io | cluster | list, watch | this source |
 //! | trafficpolicies, backendpolicies of policy.weft.mesh | cluster | list, watch | this source |
-//! | the /status of all of these but referencegrants and backendtlspolicies | cluster | get, patch | what became of them |
+//! | the /status of the routes and policies | cluster | get, patch | what became of them |
 //! | xmeshes.gateway.networking.x-k8s.io, and their /status | cluster | list; patch | the features of the mesh |
 //! | tokenreviews.authentication.k8s.io | cluster | create | who a proxy is |
 //! | configmaps `weft-trust-roots` | cluster | create, patch | the roots, where proxies are |
@@ -18,7 +18,8 @@
 //!
 //! Objects go into the index in trimmed forms as they are read: no page, and no object of Kubernetes, is kept. Here are
 //! only their keys, so that what was deleted while nobody watched is found by the next list. Of namespaces, nodes and
-//! service accounts the server is asked for the metadata alone; Pods that have ended are not asked for. Routes and policies
+//! service accounts the server is asked for the metadata alone; Pods that have ended are not asked for, and ConfigMaps without
+//! certificates of authorities are dropped as they are read. Routes and policies
 //! come with CustomResourceDefinitions, which need not be there, and may come and go: where they are not, nothing is wrong,
 //! and they are looked for every few seconds.
 
@@ -234,6 +235,11 @@ impl Watched {
 
     fn apply(&mut self, item: Item) -> Option<Change> {
         match item.object {
+            // Nothing is held of it, not even its name; it may have been of use before.
+            Ok(object) if !object.is_of_use() => {
+                let known = self.held.contains(&item.key) || self.unread.contains_key(&item.key);
+                known.then(|| self.delete(item.key))
+            }
             Ok(object) => {
                 self.unread.remove(&item.key);
                 self.held.insert(item.key);

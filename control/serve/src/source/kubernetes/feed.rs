@@ -14,6 +14,8 @@ use tokio::time::timeout;
 
 /// Objects of one page of a list: as many are held whole at once.
 const PAGE: usize = 500;
+/// The same of those that may be 1 MiB each.
+const PAGE_OF_LARGE: usize = 50;
 /// Events that came together and are taken together, so that what they change together is told once.
 const TOGETHER: usize = 256;
 /// The server ends a watch after this many seconds; the next one goes on where it stood.
@@ -109,7 +111,8 @@ pub async fn page(
     after: Option<&str>,
 ) -> Result<Page, Fault> {
     let after = after.map(|after| format!("&continue={}", escape(after))).unwrap_or_default();
-    let request = request(kind, api_version, "List", &format!("limit={PAGE}{after}"));
+    let limit = if kind == Kind::ConfigMap { PAGE_OF_LARGE } else { PAGE };
+    let request = request(kind, api_version, "List", &format!("limit={limit}{after}"));
     let text = timeout(REQUEST_WAIT, client.request_text(request));
     let text = text.await.map_err(|_| Fault::Silent(REQUEST_WAIT))?;
     let text = text.map_err(|error| Fault::of(kind, error))?;

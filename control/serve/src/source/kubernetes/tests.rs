@@ -125,10 +125,14 @@ impl Asked {
 
     fn page(self, version: u32, names: &[&str], after: &str) {
         let items: Vec<String> = names.iter().map(|name| service(name, version)).collect();
+        self.items(version, &items, after);
+    }
+
+    fn items(self, version: u32, items: &[String], after: &str) {
         self.respond(
             200,
             format!(
-                r#"{{"kind":"ServiceList","metadata":{{"resourceVersion":"{version}","continue":"{after}"}},"items":[{}]}}"#,
+                r#"{{"kind":"List","metadata":{{"resourceVersion":"{version}","continue":"{after}"}},"items":[{}]}}"#,
                 items.join(",")
             ),
         );
@@ -312,6 +316,34 @@ async fn only_metadata_is_asked_for_where_nothing_else_is_read() {
         assert_eq!(asked.accept.contains("PartialObjectMetadataList"), metadata, "{kind}");
         assert_eq!(asked.uri.contains("fieldSelector=status.phase"), kind == Kind::Pod, "{kind}");
     }
+}
+
+fn config_map(name: &str, version: u32, data: &str) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"{name}","namespace":"shop","resourceVersion":"{version}"}},"data":{data}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_config_maps_those_with_certificates_are_held() {
+    const CA: &str = r#"{"ca.crt":"one"}"#;
+    let mut world = world(Kind::ConfigMap);
+    let asked = world.asked().await;
+    assert!(asked.uri.starts_with("/api/v1/configmaps?") && asked.uri.contains("limit=50"), "{}", asked.uri);
+    asked.items(
+        5,
+        &[config_map("a", 1, CA), config_map("b", 2, r#"{"colour":"blue"}"#), config_map("c", 3, "null")],
+        "",
+    );
+    let lines = world.watch(5).await;
+    held(&world, Kind::ConfigMap, 1).await;
+    lines.say("MODIFIED", &config_map("b", 6, CA));
+    held(&world, Kind::ConfigMap, 2).await;
+    lines.say("MODIFIED", &config_map("a", 7, r#"{"colour":"blue"}"#));
+    held(&world, Kind::ConfigMap, 1).await;
+    assert!(world.seen.lock().expect("the watch goes on").index.authorities("shop", "b").is_some());
+    lines.say("DELETED", &config_map("b", 8, CA));
+    held(&world, Kind::ConfigMap, 0).await;
 }
 
 /// Waits in virtual time until as many are held.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use control_index::{Key, Kind, Problem};
-use control_translate::{Detected, Mesh, problems, unmeshed};
+use control_translate::{Detected, Mesh, problems, remarks, unmeshed};
 use policy::{Routes, WorkloadName};
 use serde::Serialize;
 
@@ -33,6 +33,8 @@ pub enum Level {
     Error,
     /// It works, and perhaps not as it was meant.
     Warning,
+    /// Nothing is wrong.
+    Note,
 }
 
 /// One thing that is wrong.
@@ -91,6 +93,7 @@ pub fn analyze(objects: &Objects, mesh: &Mesh<'_>) -> Vec<Found> {
         .collect();
     for key in objects.places.keys() {
         found.extend(problems(mesh.index, key).iter().map(|problem| Found::of(objects, problem)));
+        found.extend(remarks(mesh.index, key).iter().map(|remark| Found::noted(objects, remark)));
         found.extend(alone(objects, key));
     }
     found.extend(shadowed(objects, mesh));
@@ -155,6 +158,11 @@ impl Found {
         }
     }
 
+    /// What is as it should be.
+    pub fn noted(objects: &Objects, remark: &Problem) -> Self {
+        Self { level: Level::Note, ..Self::of(objects, remark) }
+    }
+
     fn about(objects: &Objects, key: &Key, level: Level) -> Self {
         let at = objects.places.get(key).cloned().unwrap_or_default();
         Self { object: key.to_string(), at, level, field: String::new(), what: String::new() }
@@ -184,6 +192,7 @@ impl fmt::Display for Report {
             let level = match one.level {
                 Level::Error => "error",
                 Level::Warning => "warning",
+                Level::Note => "note",
             };
             let field = if one.field.is_empty() { String::new() } else { format!("{}: ", one.field) };
             writeln!(f, "  {level:<7}  {field}{}", one.what)?;

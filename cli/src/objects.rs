@@ -91,7 +91,8 @@ impl Objects {
         for kind in Kind::ALL {
             match list(cluster, kind).await {
                 Ok(items) => items.into_iter().for_each(|item| match kind.read(item) {
-                    Ok(object) => objects.take(&object, String::new()),
+                    Ok(object) if object.is_of_use() => objects.take(&object, String::new()),
+                    Ok(_) => {}
                     Err(error) => objects.faults.push(Fault {
                         at: kind.plural().into(),
                         field: String::new(),

@@ -11,4 +11,6 @@ mod verdict;
 pub use ask::{About, Ask, InvalidAsk, Question};
 pub use settings::Setting;
 pub use text::{part, table};
-pub use verdict::{Backend, Considered, EndpointView, Endpoints, Outcome, Verdict, Why, connection, request};
+pub use verdict::{
+    Backend, Considered, EndpointView, Endpoints, Outcome, Tls, Verdict, Vouching, Why, connection, request,
+};

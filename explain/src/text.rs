@@ -1,6 +1,6 @@
 //! The same for people: aligned, without what says nothing.
 
-use crate::{Backend, Considered, Setting, Verdict, settings::NONE};
+use crate::{Backend, Considered, EndpointView, Setting, Tls, Verdict, Vouching, settings::NONE};
 use std::fmt;
 
 /// Of endpoints more are not printed one by one.
@@ -84,17 +84,7 @@ fn row_of_setting(setting: &Setting) -> Vec<String> {
 
 fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
     let Backend { to, percent, filters, settings, endpoints, .. } = backend;
-    let behind = endpoints.as_ref().map(|endpoints| {
-        let meshed = endpoints.iter().filter(|endpoint| endpoint.identity.is_some()).count();
-        match (endpoints.len(), meshed) {
-            (0, _) => "no endpoints".into(),
-            (1, 1) => "1 endpoint, by mTLS".into(),
-            (1, 0) => "1 endpoint, in plaintext".into(),
-            (all, meshed) if all == meshed => format!("{all} endpoints, all by mTLS"),
-            (all, 0) => format!("{all} endpoints, all in plaintext"),
-            (all, meshed) => format!("{all} endpoints, {meshed} of them by mTLS"),
-        }
-    });
+    let behind = endpoints.as_deref().map(behind);
     let behind = match backend.resolved {
         true => behind.unwrap_or_else(|| "its endpoints are not known here".into()),
         false => String::new(),
@@ -104,8 +94,7 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
     let known = endpoints.iter().flatten();
     rows.extend(known.clone().take(ENDPOINTS).map(|endpoint| {
         let name = endpoint.workload.as_deref().unwrap_or("no Pod");
-        let who = endpoint.identity.as_deref().unwrap_or("no proxy");
-        below([format!("{} {name}", endpoint.address), who.into()])
+        below([format!("{} {name}", endpoint.address), who(endpoint)])
     }));
     if let Some(more) = known.count().checked_sub(ENDPOINTS).filter(|more| *more > 0) {
         rows.push(below([format!("and {more} more"), String::new()]));
@@ -116,6 +105,39 @@ fn rows_of_backend(backend: &Backend) -> Vec<Vec<String>> {
         Some(below([format!("{} {}, by {by}", setting.name, setting.value), String::new()]))
     }));
     rows
+}
+
+/// How many endpoints there are, and how they are spoken to.
+fn behind(endpoints: &[EndpointView]) -> String {
+    let meshed = endpoints.iter().filter(|endpoint| endpoint.identity.is_some()).count();
+    let tls = endpoints.iter().filter(|endpoint| endpoint.tls.is_some()).count();
+    match (endpoints.len(), meshed, tls) {
+        (0, ..) => "no endpoints".into(),
+        (1, 1, _) => "1 endpoint, by mTLS".into(),
+        (1, _, 1) => "1 endpoint, by TLS".into(),
+        (1, ..) => "1 endpoint, in plaintext".into(),
+        (all, meshed, _) if all == meshed => format!("{all} endpoints, all by mTLS"),
+        (all, _, tls) if all == tls => format!("{all} endpoints, all by TLS"),
+        (all, 0, 0) => format!("{all} endpoints, all in plaintext"),
+        (all, meshed, 0) => format!("{all} endpoints, {meshed} of them by mTLS"),
+        (all, 0, tls) => format!("{all} endpoints, {tls} of them by TLS"),
+        (all, meshed, tls) => format!("{all} endpoints, {meshed} of them by mTLS, {tls} by TLS"),
+    }
+}
+
+/// Who must answer at an endpoint.
+fn who(endpoint: &EndpointView) -> String {
+    match (&endpoint.identity, &endpoint.tls) {
+        (Some(identity), _) => identity.clone(),
+        (None, Some(Tls { by, authorities: Vouching::None, .. })) => {
+            format!("no connection: nobody vouches for its TLS ({by})")
+        }
+        (None, Some(Tls { hostname, alt_names, by, .. })) => {
+            let names = alt_names.iter().map(|name| format!(", as {name}")).collect::<String>();
+            format!("TLS to {hostname}{names} ({by})")
+        }
+        (None, None) => "no proxy".into(),
+    }
 }
 
 /// A part of the text: its name before the first row, and all rows aligned. Nothing where there is no row.

@@ -5,8 +5,11 @@ use crate::{
     settings::{of_backend, of_requests},
 };
 use policy::{
-    Action, BackendRef, BackendSettings, Decision, Endpoint, Filter, Forward, Outbound, Reason, Rewrite,
-    ServicePort, Target, Trace, WeightedBackend, path::split, route, route_connection,
+    Action, BackendRef, BackendSettings, BackendTls, Decision, Endpoint, Filter, Forward, Outbound, Reason,
+    Rewrite, ServicePort, Target, Trace, WeightedBackend,
+    backend_tls::{Authorities, SubjectAltName},
+    path::split,
+    route, route_connection,
 };
 use serde::Serialize;
 
@@ -100,8 +103,37 @@ pub struct EndpointView {
     pub address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
-    /// Who must answer there by mTLS; `None`: no proxy, plaintext.
+    /// Who must answer there by mTLS; `None`: no proxy.
     pub identity: Option<String>,
+    /// How the program itself is spoken to where there is no proxy; `None`: in plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// TLS to a program without a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// The name that is asked for by SNI.
+    pub hostname: String,
+    /// The certificate must be for one of these; empty: for the hostname.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alt_names: Vec<String>,
+    pub authorities: Vouching,
+    /// `BackendTLSPolicy shop/product`
+    pub by: String,
+}
+
+/// Who vouches for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Vouching {
+    /// Those that browsers trust.
+    WellKnown,
+    /// Those that the object names.
+    Given,
+    /// Nobody: no connection is made.
+    None,
 }
 
 /// The endpoints of a backend, where whoever asks knows them.
@@ -308,5 +340,22 @@ fn view(endpoint: &Endpoint) -> EndpointView {
         address: endpoint.address.to_string(),
         workload: endpoint.workload.as_ref().map(ToString::to_string),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
+        tls: endpoint.tls.as_deref().map(tls),
+    }
+}
+
+fn tls(tls: &BackendTls) -> Tls {
+    let name = |name: &SubjectAltName| match name {
+        SubjectAltName::Hostname(name) | SubjectAltName::Uri(name) => name.to_string(),
+    };
+    Tls {
+        hostname: tls.hostname.to_string(),
+        alt_names: tls.alt_names.iter().map(name).collect(),
+        authorities: match &tls.authorities {
+            Authorities::WellKnown => Vouching::WellKnown,
+            Authorities::Given(given) if given.is_empty() => Vouching::None,
+            Authorities::Given(_) => Vouching::Given,
+        },
+        by: tls.by.to_string(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use control_index::{Key, Kind, Problem};
-use control_translate::{Mesh, problems};
+use control_translate::{Mesh, problems, remarks};
 use explain::{Endpoints, Verdict, part};
 use policy::{Inbound, Outbound, Protocol, ServiceName, WorkloadName};
 use serde::Serialize;
@@ -46,6 +46,8 @@ struct Server {
     protocol: String,
     /// It arrives by mTLS.
     mtls: bool,
+    /// By TLS that ends in the program itself: there is no proxy.
+    tls: bool,
 }
 
 impl Answer {
@@ -68,7 +70,9 @@ impl Answer {
         let server = servers(mesh, &verdict);
         let keys = took_part(objects, client, place, &verdict);
         let found = keys.iter().flat_map(|key| problems(mesh.index, key));
-        let problems = found.map(|problem: Problem| Found::of(objects, &problem)).collect();
+        let problems = found.map(|problem: Problem| Found::of(objects, &problem));
+        let noted = keys.iter().flat_map(|key| remarks(mesh.index, key));
+        let problems = problems.chain(noted.map(|remark| Found::noted(objects, &remark))).collect();
         Self { from: from(objects, mesh, client), verdict, server, problems }
     }
 }
@@ -108,6 +112,7 @@ fn servers(mesh: &Mesh<'_>, verdict: &Verdict) -> Vec<Server> {
                 port,
                 protocol: protocol.to_string(),
                 mtls: endpoint.identity.is_some(),
+                tls: endpoint.tls.is_some(),
             };
             if !servers.contains(&server) {
                 servers.push(server);
@@ -151,8 +156,11 @@ impl fmt::Display for Answer {
                 word if word == Protocol::Auto.as_str() => "finds out what is spoken".to_owned(),
                 word => format!("speaks {word}"),
             };
-            let by =
-                if one.mtls { "takes everyone's, the mesh's by mTLS" } else { "has no proxy: in plaintext" };
+            let by = match (one.mtls, one.tls) {
+                (true, _) => "takes everyone's, the mesh's by mTLS",
+                (false, true) => "has no proxy: by TLS to the program",
+                (false, false) => "has no proxy: in plaintext",
+            };
             vec![format!("{} port {}", one.backend, one.port), spoken, by.to_owned()]
         });
         f.write_str(&part("Server", &server.collect::<Vec<_>>()))?;

@@ -92,7 +92,14 @@ pub fn reason(error: &Rustls) -> Reason {
 pub fn detail(error: &Rustls) -> String {
     match error {
         Rustls::InvalidCertificate(error) => match error {
-            CertificateError::Other(other) => other.to_string(),
+            CertificateError::Other(other) => match other.0.downcast_ref() {
+                Some(webpki::Error::CaUsedAsEndEntity) => {
+                    "the peer shows the certificate of an authority (CA:TRUE), where one is needed that an authority \
+                     has signed"
+                        .into()
+                }
+                _ => other.to_string(),
+            },
             CertificateError::UnknownIssuer => {
                 "the peer's certificate is of no root that is trusted here".into()
             }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access_log;
+mod backend_tls;
 mod breaks;
 mod bulk;
 mod control;

@@ -13,7 +13,7 @@ use proxy_transport::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::ServerConfig;
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -54,17 +54,7 @@ impl Authority {
         let mut parameters = CertificateParams::new(names).expect("hostnames");
         parameters.subject_alt_names.push(SanType::URI(URI.try_into().expect("ASCII")));
         let key = KeyPair::generate().expect("a key");
-        let leaf = parameters.signed_by(&key, &self.0).expect("a leaf").der().clone();
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let mut config = ServerConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf], key.into())
-            .expect("a certificate");
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config
+        server(parameters.signed_by(&key, &self.0).expect("a leaf").der(), &key)
     }
 
     fn policy(&self) -> BackendTls {
@@ -75,6 +65,19 @@ impl Authority {
             by: Origin::new("BackendTLSPolicy", "shop", "web"),
         }
     }
+}
+
+fn server(certificate: &CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let mut config = ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key.into())
+        .expect("a certificate");
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
 }
 
 /// Runs a server at the only endpoint, which `policy` is for.
@@ -145,10 +148,10 @@ fn with<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
     run(0, Settings::default(), BackendSettings::default(), |_, _| unreachable!(), test);
 }
 
-/// What a GET hears of a server with a certificate for these names, and what came to it.
-fn hears(authority: &Authority, hostnames: &[&str], policy: BackendTls) -> (Heard, Vec<String>) {
+/// What a GET hears of a server, and what came to it.
+fn hears(config: ServerConfig, policy: BackendTls) -> (Heard, Vec<String>) {
     let heard = Rc::new(RefCell::new(None));
-    let (slot, config) = (heard.clone(), authority.server(hostnames));
+    let slot = heard.clone();
     with(|world| async move {
         let came = serve(&world, policy, config);
         let heard = world.get().await;
@@ -178,7 +181,7 @@ fn a_server_is_believed_by_its_name_and_its_authority() {
         ),
     ];
     for (hostnames, policy) in good {
-        let (heard, came) = hears(&authority, hostnames, policy.clone());
+        let (heard, came) = hears(authority.server(hostnames), policy.clone());
         assert_eq!(
             (heard.status, &*came),
             (200, &[format!("{HOSTNAME} http/1.1")][..]),
@@ -203,11 +206,14 @@ fn a_server_is_believed_by_its_name_and_its_authority() {
         (&[HOSTNAME], given(vec![b"nonsense".as_slice().into()]), none),
     ];
     for (hostnames, policy, says) in bad {
-        let (heard, _) = hears(&authority, hostnames, policy.clone());
+        let (heard, _) = hears(authority.server(hostnames), policy.clone());
         let whose = "TLS to pay.shop.example (BackendTLSPolicy shop/web): ";
         let told = heard.text.contains("error=tls_certificate_error") && heard.text.contains(whose);
         assert!(told && heard.text.contains(says), "{heard:?} does not say {says}");
     }
+    // openssl's `req -x509` makes such ones.
+    let (heard, _) = hears(server(authority.0.der(), authority.0.key()), policy());
+    assert!(heard.text.contains("the peer shows the certificate of an authority (CA:TRUE)"), "{heard:?}");
 }
 
 #[test]

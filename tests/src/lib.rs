@@ -15,6 +15,7 @@
 //! | `metrics` | reading `/metrics` |
 //! | `manifest` | the documents that control reads |
 //! | `tools` | programs in Go, built from `tests/tools` |
+//! | `certificate` | certificates of servers that are none of the mesh's |
 //! | `forgery` | certificates that are to be refused |
 //! | `cluster` | a real Kubernetes, and scenarios on it |
 //! | `pattern` | bytes that show when one is lost, doubled or moved |
@@ -25,6 +26,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod app;
+pub mod certificate;
 pub mod cluster;
 pub mod forgery;
 pub mod frames;

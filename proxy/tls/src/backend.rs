@@ -30,7 +30,9 @@ pub enum Within {
 /// What a handshake with such a program needs.
 #[derive(Clone, Debug)]
 pub struct BackendClient {
-    config: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    bytes: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
@@ -48,20 +50,23 @@ impl BackendClient {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self { config: Arc::new(config), name })
+        // They share the verifier and the store of sessions.
+        let offering = |alpn: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+            Arc::new(config)
+        };
+        Ok(Self { http1: offering(&[b"http/1.1"]), http2: offering(&[b"h2"]), bytes: offering(&[]), name })
     }
 
     /// The configuration of a connection, and the name to ask for.
     pub fn connection(&self, within: Within) -> (Arc<ClientConfig>, ServerName<'static>) {
-        let alpn: &[&[u8]] = match within {
-            Within::Http1 => &[b"http/1.1"],
-            Within::Http2 => &[b"h2"],
-            Within::Bytes => &[],
+        let config = match within {
+            Within::Http1 => &self.http1,
+            Within::Http2 => &self.http2,
+            Within::Bytes => &self.bytes,
         };
-        // A copy shares the verifier and the store of sessions.
-        let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        (Arc::new(config), self.name.clone())
+        (config.clone(), self.name.clone())
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     io::{Read, Write},
     net::SocketAddr,
-    process::Command,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,10 +15,10 @@ use std::{
 };
 use tests::{
     app::{App, ok},
+    certificate::Issued,
     eventually,
     http::Message,
     manifest::{NAMESPACE, Port},
-    namespace::done,
     pod::Pod,
     program::Program,
     world::World,
@@ -187,34 +187,18 @@ fn bytes_go_where_a_tcp_route_says() {
     drop(apps);
 }
 
-/// A server of TLS in the pod, with a certificate for `name` that nobody else has, and the file in which that is.
+/// A server of TLS in the pod, with a certificate for `name`, and the file of the authority that nobody else has.
 fn secured(split: &Split, pod: &Pod, name: &str) -> (Program, String) {
-    let file = |end: &str| split.world.folder().join(format!("{name}.{end}")).display().to_string();
-    let (key, certificate) = (file("key"), file("pem"));
-    let subject = [format!("/CN={name}"), format!("subjectAltName=DNS:{name}")];
-    done(
-        Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "1",
-            ])
-            .args(["-subj", &subject[0], "-addext", &subject[1], "-keyout", &key, "-out", &certificate]),
-    );
-    let port = PORT.to_string();
+    let Issued { certificate, key, authority } = Issued::new(split.world.folder(), name, name);
+    let (port, path) = (PORT.to_string(), |path: &Path| path.display().to_string());
+    let (key, certificate) = (path(&key), path(&certificate));
     let program =
         pod.start("openssl", ["s_server", "-accept", &port, "-www", "-key", &key, "-cert", &certificate]);
     pod.wait_for_port(PORT);
-    (program, certificate)
+    (program, path(&authority))
 }
 
-/// TLS goes by the name that its client asks for, and stays the backend's own: curl trusts that backend's certificate alone.
+/// TLS goes by the name that its client asks for, and stays the backend's own: curl trusts the authority of that backend alone.
 #[test]
 fn tls_goes_where_a_tls_route_says() {
     let split = Split::speaking(Port::declared(PORT, "tls"));
@@ -230,12 +214,12 @@ fn tls_goes_where_a_tls_route_says() {
         )
     };
     // The page, of whoever proves to be `name`; or why not.
-    let asked = |name: &str, certificate: &str| {
+    let asked = |name: &str, authority: &str| {
         let resolve = format!("{name}:{PORT}:{}", split.address.ip());
         let url = format!("https://{name}:{PORT}/");
         let mut curl = split.client.namespace.command("curl");
         let output = curl
-            .args(["-sS", "-f", "-m", "5", "-v", "--cacert", certificate, "--resolve", &resolve, &url])
+            .args(["-sS", "-f", "-m", "5", "-v", "--cacert", authority, "--resolve", &resolve, &url])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -246,10 +230,10 @@ fn tls_goes_where_a_tls_route_says() {
         .unwrap_or_else(|said| panic!("without a route it is the Service's own: {said}"));
     assert!(own.contains("subject: CN=web.test"), "{own}");
     split.world.manifests.write("route.yaml", &[route("v1", "v1.test"), route("v2", "*.test")].join("---\n"));
-    for (name, certificate) in [("v1.test", v1), ("v2.test", v2)] {
-        eventually(SOON, || asked(name, certificate).map(drop));
+    for (name, authority) in [("v1.test", v1), ("v2.test", v2)] {
+        eventually(SOON, || asked(name, authority).map(drop));
         for _ in 0..10 {
-            let said = asked(name, certificate).unwrap_or_else(|said| panic!("{name}: {said}"));
+            let said = asked(name, authority).unwrap_or_else(|said| panic!("{name}: {said}"));
             assert!(said.contains(&format!("subject: CN={name}")), "{name}: {said}");
         }
     }

@@ -1,6 +1,6 @@
 //! Calls of gRPC: what their outcome is when a policy has to do with it.
 
-use crate::world::{World, address, ms, run, set};
+use crate::world::{World, address, ms, set, smooth, without_endpoints};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use policy::{
@@ -73,21 +73,15 @@ async fn call(world: &World, timeout: Option<&str>) -> (u16, String) {
 }
 
 fn calls(settings: Settings, script: Vec<Option<u16>>, expected: u16, count: usize) {
-    run(
-        0,
-        Settings::default(),
-        BackendSettings::default(),
-        |_, _| unreachable!(),
-        |world| async move {
-            world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
-            let came = serve(&world, Rc::new(RefCell::new(script)));
-            let (status, message) = call(&world, None).await;
-            assert_eq!((status, came.borrow().len()), (expected, count), "{message}");
-            if expected == 4 || expected == 10 {
-                assert!(message.contains("TrafficPolicy shop/mine"), "{message}");
-            }
-        },
-    );
+    without_endpoints(smooth(), |world| async move {
+        world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
+        let came = serve(&world, Rc::new(RefCell::new(script)));
+        let (status, message) = call(&world, None).await;
+        assert_eq!((status, came.borrow().len()), (expected, count), "{message}");
+        if expected == 4 || expected == 10 {
+            assert!(message.contains("TrafficPolicy shop/mine"), "{message}");
+        }
+    });
 }
 
 #[test]
@@ -130,18 +124,12 @@ fn the_server_of_a_call_is_told_how_much_time_it_has() {
         (None, limited(100), &["100000u", "90000000n"]),
     ];
     for (timeout, settings, told) in table {
-        run(
-            0,
-            Settings::default(),
-            BackendSettings::default(),
-            |_, _| unreachable!(),
-            |world| async move {
-                world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
-                let came = serve(&world, Rc::new(RefCell::new(vec![Some(14), Some(0)])));
-                call(&world, timeout).await;
-                assert_eq!(*came.borrow(), told, "{timeout:?}");
-            },
-        );
+        without_endpoints(smooth(), |world| async move {
+            world.declare_as(Protocol::Grpc, settings, BackendSettings::default());
+            let came = serve(&world, Rc::new(RefCell::new(vec![Some(14), Some(0)])));
+            call(&world, timeout).await;
+            assert_eq!(*came.borrow(), told, "{timeout:?}");
+        });
     }
 }
 

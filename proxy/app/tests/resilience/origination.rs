@@ -1,16 +1,13 @@
 //! Endpoints without a proxy that speak TLS, as a BackendTLSPolicy says: whom the proxy believes, what it speaks within, and that
 //! every byte goes through.
 
-use crate::world::{Heard, World, address, ms, run, service};
+use crate::world::{Heard, World, address, ms, service, smooth, without_endpoints};
 use bytes::Bytes;
 use policy::{
     BackendSettings, BackendTls, Endpoint, Origin, Protocol, Settings,
     backend_tls::{Authorities, SubjectAltName},
 };
-use proxy_transport::{
-    Network, Stream,
-    memory::{MemoryNetwork, Step},
-};
+use proxy_transport::{Stream, memory::Step};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -21,7 +18,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    runtime::{Builder, LocalOptions},
     time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
@@ -143,16 +139,11 @@ async fn speak(acceptor: TlsAcceptor, stream: Stream, came: Came) {
     }
 }
 
-/// A world without endpoints, in which a test begins them itself.
-fn with<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
-    run(0, Settings::default(), BackendSettings::default(), |_, _| unreachable!(), test);
-}
-
 /// What a GET hears of a server, and what came to it.
 fn hears(config: ServerConfig, policy: BackendTls) -> (Heard, Vec<String>) {
     let heard = Rc::new(RefCell::new(None));
     let slot = heard.clone();
-    with(|world| async move {
+    without_endpoints(smooth(), |world| async move {
         let came = serve(&world, policy, config);
         let heard = world.get().await;
         *slot.borrow_mut() = Some((heard, came.take()));
@@ -219,7 +210,7 @@ fn a_server_is_believed_by_its_name_and_its_authority() {
 #[test]
 fn a_connection_serves_many_requests_and_its_end_is_noticed() {
     let authority = Authority::new("one");
-    with(|world| async move {
+    without_endpoints(smooth(), |world| async move {
         let came = serve(&world, authority.policy(), authority.server(&[HOSTNAME]));
         for _ in 0..3 {
             assert_eq!(world.post("whole").await.status, 200);
@@ -239,7 +230,7 @@ fn a_connection_serves_many_requests_and_its_end_is_noticed() {
 #[test]
 fn http_2_is_spoken_within_tls() {
     let authority = Authority::new("one");
-    with(|world| async move {
+    without_endpoints(smooth(), |world| async move {
         let mut config = authority.server(&[HOSTNAME]);
         config.alpn_protocols = vec![b"h2".to_vec()];
         world.declare_as(Protocol::Http2, Settings::default(), BackendSettings::default());
@@ -271,22 +262,15 @@ fn http_2_is_spoken_within_tls() {
 
 #[test]
 fn bytes_pass_exactly_however_they_are_cut() {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build_local(LocalOptions::default())
-        .expect("a runtime");
-    runtime.block_on(async {
-        let turn = Cell::new(0_usize);
-        let cut = move || {
-            turn.set(turn.get() + 1);
-            match turn.get() % 7 {
-                3 => Step::Stall(ms(1)),
-                nth => Step::Pass(nth * 997 + 1),
-            }
-        };
-        let network = MemoryNetwork::new(Rc::new(cut));
-        let world = World::new(Network::Memory(network.clone()), network);
+    let turn = Cell::new(0_usize);
+    let cut = move || {
+        turn.set(turn.get() + 1);
+        match turn.get() % 7 {
+            3 => Step::Stall(ms(1)),
+            nth => Step::Pass(nth * 997 + 1),
+        }
+    };
+    without_endpoints(Rc::new(cut), |world| async move {
         world.declare_as(Protocol::Opaque, Settings::default(), BackendSettings::default());
         let authority = Authority::new("one");
         let came = serve(&world, authority.policy(), authority.server(&[HOSTNAME]));
@@ -309,7 +293,7 @@ fn bytes_pass_exactly_however_they_are_cut() {
 fn tls_of_the_client_is_passed_on_as_it_is() {
     for silence in [0, 300] {
         let authority = Authority::new("one");
-        with(|world| async move {
+        without_endpoints(smooth(), |world| async move {
             let came = serve(&world, authority.policy(), authority.server(&[HOSTNAME]));
             let mut roots = rustls::RootCertStore::empty();
             roots.add(authority.0.der().clone()).expect("a root");

@@ -91,14 +91,7 @@ pub fn run<F: Future<Output = ()>>(
     does: impl Fn(&World, &Seen) -> Does + 'static,
     test: impl FnOnce(Rc<World>) -> F,
 ) {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build_local(LocalOptions::default())
-        .expect("a runtime");
-    runtime.block_on(async {
-        let network = MemoryNetwork::new(smooth());
-        let world = Rc::new(World::new(Network::Memory(network.clone()), network));
+    without_endpoints(smooth(), |world| async move {
         world.declare(settings, backend);
         let addresses: Vec<_> = (0..endpoints).map(address).collect();
         world.endpoints(&addresses);
@@ -115,6 +108,21 @@ pub fn run<F: Future<Output = ()>>(
                 }
             });
         }
+        test(world).await;
+    });
+}
+
+/// Runs a test in a world whose endpoints it makes itself, over connections that do what `schedule` says.
+pub fn without_endpoints<F: Future<Output = ()>>(schedule: Schedule, test: impl FnOnce(Rc<World>) -> F) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .expect("a runtime");
+    runtime.block_on(async {
+        let network = MemoryNetwork::new(schedule);
+        let world = Rc::new(World::new(Network::Memory(network.clone()), network));
+        world.declare(Settings::default(), BackendSettings::default());
         test(world).await;
     });
 }
@@ -316,6 +324,7 @@ fn at(address: &str) -> SocketAddr {
     address.parse().expect("an address and port")
 }
 
-fn smooth() -> Schedule {
+/// All goes through at once.
+pub fn smooth() -> Schedule {
     Rc::new(|| Step::Pass(usize::MAX))
 }
